@@ -1,31 +1,15 @@
 //! The coordinator of one game world: the entry queue, the partition of the map among zones, and the positions of all
 //! avatars. It is a backend of gateways, serves their calls about sessions, and calls zones and dbcache. One of
 //! several instances leads; the others stand by.
+//!
+//! `domain` holds what a world knows and decides. `edge` holds links, calls and tasks. `app` routes events and effects
+//! between them.
 
-mod actor;
-mod call;
-mod client;
+mod app;
 mod config;
-mod convert;
-mod core;
-mod directory;
-mod effect;
-mod entry;
-#[cfg(test)]
-mod fixture;
-mod leadership;
-mod lobby;
+mod domain;
+mod edge;
 mod metrics;
-mod partition;
-mod presence;
-mod queue;
-mod reconcile;
-mod service;
-mod sessions;
-mod status;
-mod view;
-mod watchers;
-mod work;
 
 use anyhow::ensure;
 use shardkeep_cluster::{MESSAGE_LIMIT, Node};
@@ -33,14 +17,14 @@ use shardkeep_daemon::{Daemon, Service, Settings};
 use shardkeep_link::{BackendSpec, LinkHub, Route};
 use shardkeep_rpc::world::world_server::WorldServer;
 use shardkeep_types::{BackendKind, DaemonKind};
-use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub use crate::config::WorldConfig;
-use crate::{
-    actor::Actor, core::Core, leadership::Candidate, lobby::Lobby, service::Handle, service::WorldService,
-    status::Status, watchers::Watchers, work::Worker,
+use crate::edge::{
+    actor::Actor,
+    candidate::Candidate,
+    service::{Handle, WorldService},
 };
 
 pub struct World;
@@ -57,24 +41,9 @@ impl Service for World {
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let (hub, links) = LinkHub::new(&node, backend(&node));
         let (handle, jobs) = Handle::new();
-        let (view, view_receiver) = watch::channel(std::sync::Arc::default());
-        let (partition, partition_receiver) = watch::channel(None);
-        let lobby = Lobby::new(node.world(), &config);
-        let service = WorldService::new(node.clone(), handle.clone(), partition_receiver);
         let candidate = Candidate::new(node.clone(), config.lease);
-        let actor = Actor {
-            worker: Worker::new(node.clone(), view_receiver, handle.clone(), lobby),
-            core: Core::new(config),
-            node: node.clone(),
-            daemon: daemon.clone(),
-            hub: hub.clone(),
-            watchers: Watchers::default(),
-            view,
-            partition,
-            status: Status::default(),
-            tasks: TaskTracker::new(),
-            shutdown: CancellationToken::new(),
-        };
+        let actor = Actor::new(node.clone(), daemon.clone(), hub.clone(), config, handle.clone());
+        let service = WorldService::new(node.clone(), handle.clone(), actor.partition());
         let zones = node.directory(DaemonKind::Zone);
         let service = WorldServer::new(service)
             .max_decoding_message_size(MESSAGE_LIMIT)

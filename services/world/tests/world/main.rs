@@ -113,17 +113,8 @@ async fn standby_refuses_until_leading_then_restores_presence() {
     let chat = cluster.member(DaemonKind::Chat, "chat-1").await;
     let mut chat = client_of(&chat, "world-2").await;
     let mut presence = chat.watch_presence(WatchPresenceRequest {}).await.unwrap().into_inner();
-    let seen = async {
-        while !presence
-            .message()
-            .await
-            .unwrap()
-            .unwrap()
-            .present
-            .iter()
-            .any(|selector| selector.name == "Ann")
-        {}
-    };
+    let is_ann = |report: PresenceReport| report.present.iter().any(|avatar| avatar.name == "Ann");
+    let seen = async { while !is_ann(presence.message().await.unwrap().unwrap()) {} };
     timeout(TIMEOUT, seen).await.expect("Ann is seen");
     let found = standby
         .find_session(shardkeep_rpc::world::FindSessionRequest { session: vec![1; 16] })

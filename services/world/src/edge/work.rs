@@ -12,22 +12,20 @@ use shardkeep_rpc::{
     session_id,
     zone::{self, zone_client::ZoneClient},
 };
-use shardkeep_types::{CharacterId, DaemonKind, Position, SessionId, Term, WorldId};
+use shardkeep_types::{CharacterId, DaemonKind, InstanceId, Position, SessionId, Term, WorldId};
 use tokio::sync::{Semaphore, watch};
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Response, Status, transport::Channel};
 
 use crate::{
-    call::call,
-    convert,
-    effect::{Placement, Work},
-    entry::PlaceError,
-    lobby::Lobby,
+    domain::{
+        effect::Work,
+        placements::{PlaceError, Placement},
+        presence::Avatar,
+        zone::ZoneView,
+        zones::View,
+    },
+    edge::{call::call, convert, lobby::Lobby, service::Handle},
     metrics::{PLACE_SECONDS, PLACED, REOWNED},
-    partition::{Owner, ZoneView},
-    presence::Avatar,
-    reconcile::Reowned,
-    service::Handle,
-    view::View,
 };
 
 /// How long a player waits for a zone before the entry is refused.
@@ -64,23 +62,23 @@ impl Worker {
         match work {
             Work::ListCharacters { session, request, account } => {
                 let answer = self.lobby.list(self.database(), account, request).await;
-                self.handle.tell(move |core, _| core.send(session, answer)).await;
+                self.handle.tell(move |app, _| app.send(session, answer)).await;
             }
             Work::CreateCharacter { session, request, account, name, start } => {
                 let answer = self.lobby.create(self.database(), account, name, start, request).await;
-                self.handle.tell(move |core, _| core.send(session, answer)).await;
+                self.handle.tell(move |app, _| app.send(session, answer)).await;
             }
             Work::PlaceAvatar(placement) => {
                 let result = self.place(&placement).await;
-                self.handle.tell(move |core, now| core.placed(now, &placement, result)).await;
+                self.handle.tell(move |app, now| app.placed(now, &placement, result)).await;
             }
             Work::ReleaseCharacter { character, session, reason } => {
                 self.release_character(character, session, reason).await;
-                self.handle.tell(move |core, now| core.released(now, session, character)).await;
+                self.handle.tell(move |app, now| app.released(now, session, character)).await;
             }
             Work::Reown { dead, successor } => {
                 let avatars = self.reown(&dead, &successor).await;
-                self.handle.tell(move |core, now| core.reowned(now, &avatars)).await;
+                self.handle.tell(move |app, now| app.reowned(now, &avatars)).await;
             }
         }
     }
@@ -107,7 +105,7 @@ impl Worker {
     }
 
     fn zone(&self, zone: &ZoneView) -> ZoneClient<Channel> {
-        ZoneClient::new(self.node.channel(DaemonKind::Zone, &zone.grpc_address))
+        ZoneClient::new(self.node.channel(DaemonKind::Zone, zone.grpc_address()))
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
@@ -124,7 +122,7 @@ impl Worker {
         let result = loop {
             match self.try_place(placement, failures).await {
                 Ok(result) => break result,
-                Err(why) => tracing::debug!(character = %placement.character, why, "not placed yet"),
+                Err(why) => tracing::debug!(character = %placement.character(), why, "not placed yet"),
             }
             failures += 1;
             if begun.elapsed() > PLACE_TIMEOUT {
@@ -149,15 +147,15 @@ impl Worker {
         failures: u32,
     ) -> Result<Result<Avatar, PlaceError>, RetryReason> {
         let term = self.term()?;
-        let Some(character) = self.load(placement.character).await? else {
+        let Some(character) = self.load(placement.character()).await? else {
             return Ok(Err(PlaceError::NotFound));
         };
-        if !convert::belongs_to(&character, placement.account, self.world()) {
+        if !convert::belongs_to(&character, placement.account(), self.world()) {
             return Ok(Err(PlaceError::NotFound));
         }
         let view = self.view();
         if let Some(owner) = view.live_zone(&character.owner, character.owner_incarnation) {
-            if character.session == placement.session.as_bytes() && failures < MAX_ADMIT_FAILURES {
+            if character.session == placement.session().as_bytes() && failures < MAX_ADMIT_FAILURES {
                 return self.admit(placement, owner, character, term).await.map(Ok);
             }
             // The zone saves the character before it lets it go. If it does not, the higher epoch of the claim fences
@@ -173,13 +171,13 @@ impl Worker {
             character: character.id,
             world: self.world().0,
             term: term.0,
-            zone: owner.owner.name.clone(),
-            incarnation: owner.owner.incarnation,
-            account: placement.account.0,
-            session: placement.session.as_bytes().to_vec(),
+            zone: owner.id().name.clone(),
+            incarnation: owner.id().incarnation,
+            account: placement.account().0,
+            session: placement.session().as_bytes().to_vec(),
         };
         let mut database = self.require_database()?;
-        let character = call(database.claim(claim)).await.map_err(|status| retry_reason(&status))?;
+        let character = retryable(database.claim(claim)).await?;
         self.admit(placement, owner, character, term).await.map(Ok)
     }
 
@@ -191,22 +189,21 @@ impl Worker {
         term: Term,
     ) -> Result<Avatar, RetryReason> {
         let request = zone::AdmitRequest {
-            session: placement.session.as_bytes().to_vec(),
-            session_epoch: placement.session_epoch.0,
-            account: placement.account.0,
+            session: placement.session().as_bytes().to_vec(),
+            session_epoch: placement.session_epoch().0,
+            account: placement.account().0,
             character: Some(character.clone()),
             term: term.0,
         };
-        let admitted = call(self.zone(zone).admit(request)).await.map_err(|status| retry_reason(&status))?;
-        let avatar = convert::admitted(&character, &zone.owner, admitted.position)
-            .map_err(|error| error.to_string())?;
-        Ok(Avatar { session: placement.session, ..avatar })
+        let admitted = retryable(self.zone(zone).admit(request)).await?;
+        convert::admitted(character, placement.session(), zone.id(), admitted.position)
+            .map_err(|error| error.to_string())
     }
 
     async fn evict(&self, zone: &ZoneView, character: &Character, reason: &str) -> Result<(), RetryReason> {
         let request =
             zone::EvictRequest { character: character.id, epoch: character.epoch, reason: reason.to_owned() };
-        call(self.zone(zone).evict(request)).await.map(drop).map_err(|status| retry_reason(&status))
+        retryable(self.zone(zone).evict(request)).await.map(drop)
     }
 
     async fn load(&self, character: CharacterId) -> Result<Option<Character>, RetryReason> {
@@ -261,17 +258,15 @@ impl Worker {
             _ => {
                 let release =
                     dbcache::ReleaseRequest { character: character.id, epoch: character.epoch, soft: None };
-                call(self.require_database()?.release(release))
-                    .await
-                    .map_err(|status| retry_reason(&status))?;
+                retryable(self.require_database()?.release(release)).await?;
             }
         }
         Ok(false)
     }
 
     /// Gives a dead zone's avatars to its successor. Retries until this succeeds or the term ends.
-    async fn reown(&self, dead: &Owner, successor: &Owner) -> Vec<Reowned> {
-        let Some((term, _)) = self.view().lease else { return Vec::new() };
+    async fn reown(&self, dead: &InstanceId, successor: &InstanceId) -> Vec<(CharacterId, SessionId)> {
+        let Some(term) = self.view().held_term() else { return Vec::new() };
         let request = dbcache::ReownRequest {
             world: self.world().0,
             term: term.0,
@@ -282,7 +277,7 @@ impl Worker {
         };
         let mut backoff = Backoff::default();
         loop {
-            if self.view().lease.is_none_or(|(held, _)| held != term) {
+            if self.view().held_term() != Some(term) {
                 return Vec::new();
             }
             let attempt = match self.term() {
@@ -297,23 +292,26 @@ impl Worker {
         }
     }
 
-    async fn try_reown(&self, request: &dbcache::ReownRequest) -> Result<Vec<Reowned>, RetryReason> {
+    async fn try_reown(
+        &self,
+        request: &dbcache::ReownRequest,
+    ) -> Result<Vec<(CharacterId, SessionId)>, RetryReason> {
         let mut moved = Vec::new();
         loop {
-            let reply = call(self.require_database()?.reown(request.clone()))
-                .await
-                .map_err(|status| retry_reason(&status))?;
+            let reply = retryable(self.require_database()?.reown(request.clone())).await?;
             metrics::counter!(REOWNED).increment(reply.characters.len() as u64);
-            let played = |it: &ReownedCharacter| {
-                let session = session_id(&it.session).ok()?;
-                Some(Reowned { character: CharacterId(it.character), session })
-            };
+            let played =
+                |it: &ReownedCharacter| Some((CharacterId(it.character), session_id(&it.session).ok()?));
             moved.extend(reply.characters.iter().filter_map(played));
             if !reply.more {
                 return Ok(moved);
             }
         }
     }
+}
+
+async fn retryable<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, RetryReason> {
+    call(answer).await.map_err(|status| retry_reason(&status))
 }
 
 fn retry_reason(status: &Status) -> RetryReason {

@@ -1,5 +1,5 @@
 //! This instance's view of the leadership, which the database grants by compare-and-set on its clock. The view always
-//! ends before the lease does.
+//! ends before the lease does. A candidate takes and renews the lease.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use shardkeep_types::Term;
 
 /// The database's answer to a bid for the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LeaseAnswer {
-    pub(crate) leader: bool,
-    pub(crate) term: Term,
-    pub(crate) holder: String,
+pub(crate) enum LeaseAnswer {
+    Granted(Term),
+    /// Name of the instance that holds the lease.
+    HeldBy(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,22 +28,11 @@ pub(crate) enum LeadershipChange {
 /// Starts as a standby.
 #[derive(Debug, Default)]
 pub(crate) struct Leadership {
-    state: State,
+    /// The term and the end of its lease.
+    lease: Option<(Term, Instant)>,
+    /// The lease has ended without renewal.
+    paused: bool,
     holder: String,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-enum State {
-    #[default]
-    Standby,
-    Leading {
-        term: Term,
-        until: Instant,
-    },
-    Paused {
-        term: Term,
-        until: Instant,
-    },
 }
 
 impl Leadership {
@@ -53,66 +42,51 @@ impl Leadership {
         &mut self,
         sent_at: Instant,
         ttl: Duration,
-        answer: &LeaseAnswer,
+        answer: LeaseAnswer,
     ) -> Option<LeadershipChange> {
-        self.holder.clone_from(&answer.holder);
-        let before = self.state;
-        if !answer.leader {
-            self.state = State::Standby;
-            return before.term().map(LeadershipChange::Lost);
-        }
-        self.state = State::Leading { term: answer.term, until: sent_at + ttl * 4 / 5 };
-        match before {
-            State::Leading { term, .. } if term == answer.term => None,
-            State::Paused { term, .. } if term == answer.term => Some(LeadershipChange::Resumed(term)),
-            _ => Some(LeadershipChange::Gained(answer.term)),
+        let before = self.lease.take().map(|(term, _)| term);
+        let paused = std::mem::take(&mut self.paused);
+        match answer {
+            LeaseAnswer::HeldBy(holder) => {
+                self.holder = holder;
+                before.map(LeadershipChange::Lost)
+            }
+            LeaseAnswer::Granted(term) => {
+                self.lease = Some((term, sent_at + ttl * 4 / 5));
+                if before != Some(term) {
+                    return Some(LeadershipChange::Gained(term));
+                }
+                paused.then_some(LeadershipChange::Resumed(term))
+            }
         }
     }
 
     /// Call this several times per second: detects the end of the lease.
     pub(crate) fn tick(&mut self, now: Instant) -> Option<LeadershipChange> {
-        match self.state {
-            State::Leading { term, until } if until <= now => {
-                self.state = State::Paused { term, until };
-                Some(LeadershipChange::Paused(term))
-            }
-            _ => None,
-        }
+        let (term, until) = self.lease?;
+        let ended = until <= now && !self.paused;
+        self.paused |= ended;
+        ended.then_some(LeadershipChange::Paused(term))
     }
 
     /// The term under which commands may be issued now.
     pub(crate) fn term(&self, now: Instant) -> Option<Term> {
-        match self.state {
-            State::Leading { term, until } if now < until => Some(term),
-            _ => None,
-        }
+        self.lease.filter(|&(_, until)| now < until).map(|(term, _)| term)
     }
 
     /// The term and the end of its lease, which is in the past during a pause.
     pub(crate) fn lease(&self) -> Option<(Term, Instant)> {
-        match self.state {
-            State::Standby => None,
-            State::Leading { term, until } | State::Paused { term, until } => Some((term, until)),
-        }
+        self.lease
     }
 
     /// Whether another instance leads, as far as this one knows. A standby answers no requests.
     pub(crate) fn is_standby(&self) -> bool {
-        matches!(self.state, State::Standby)
+        self.lease.is_none()
     }
 
-    /// Name of the instance that holds the lease; empty before the first answer.
+    /// Of a standby: the name of the instance that holds the lease. Empty before the first answer.
     pub(crate) fn holder(&self) -> &str {
         &self.holder
-    }
-}
-
-impl State {
-    fn term(self) -> Option<Term> {
-        match self {
-            Self::Standby => None,
-            Self::Leading { term, .. } | Self::Paused { term, .. } => Some(term),
-        }
     }
 }
 
@@ -123,27 +97,24 @@ mod tests {
     const TTL: Duration = Duration::from_secs(5);
 
     fn granted(term: u64) -> LeaseAnswer {
-        LeaseAnswer { leader: true, term: Term(term), holder: "me".into() }
+        LeaseAnswer::Granted(Term(term))
     }
 
-    fn denied(term: u64) -> LeaseAnswer {
-        LeaseAnswer { leader: false, term: Term(term), holder: "other".into() }
+    fn denied() -> LeaseAnswer {
+        LeaseAnswer::HeldBy("other".into())
     }
 
     #[test]
     fn leader_pauses_before_lease_end_and_resumes_on_renewal() {
         let start = Instant::now();
         let mut leadership = Leadership::default();
-        assert_eq!(leadership.apply_answer(start, TTL, &granted(3)), Some(LeadershipChange::Gained(Term(3))));
+        assert_eq!(leadership.apply_answer(start, TTL, granted(3)), Some(LeadershipChange::Gained(Term(3))));
         assert_eq!(leadership.term(start + Duration::from_millis(3_999)), Some(Term(3)));
         assert_eq!(leadership.term(start + Duration::from_secs(4)), None);
         assert_eq!(leadership.tick(start + Duration::from_secs(4)), Some(LeadershipChange::Paused(Term(3))));
         assert!(!leadership.is_standby());
         let later = start + Duration::from_secs(60);
-        assert_eq!(
-            leadership.apply_answer(later, TTL, &granted(3)),
-            Some(LeadershipChange::Resumed(Term(3)))
-        );
+        assert_eq!(leadership.apply_answer(later, TTL, granted(3)), Some(LeadershipChange::Resumed(Term(3))));
         assert_eq!(leadership.term(later), Some(Term(3)));
     }
 
@@ -151,9 +122,9 @@ mod tests {
     fn renewal_in_time_changes_nothing() {
         let start = Instant::now();
         let mut leadership = Leadership::default();
-        leadership.apply_answer(start, TTL, &granted(1));
+        leadership.apply_answer(start, TTL, granted(1));
         let later = start + Duration::from_secs(1);
-        assert_eq!(leadership.apply_answer(later, TTL, &granted(1)), None);
+        assert_eq!(leadership.apply_answer(later, TTL, granted(1)), None);
         assert_eq!(leadership.tick(start + Duration::from_secs(4)), None);
     }
 
@@ -161,16 +132,16 @@ mod tests {
     fn pause_with_other_leader_ends_term() {
         let start = Instant::now();
         let mut leadership = Leadership::default();
-        leadership.apply_answer(start, TTL, &granted(1));
+        leadership.apply_answer(start, TTL, granted(1));
         leadership.tick(start + TTL);
         assert_eq!(
-            leadership.apply_answer(start + TTL, TTL, &denied(2)),
+            leadership.apply_answer(start + TTL, TTL, denied()),
             Some(LeadershipChange::Lost(Term(1)))
         );
         assert!(leadership.is_standby());
         assert_eq!(leadership.holder(), "other");
         assert_eq!(
-            leadership.apply_answer(start + TTL * 2, TTL, &granted(3)),
+            leadership.apply_answer(start + TTL * 2, TTL, granted(3)),
             Some(LeadershipChange::Gained(Term(3)))
         );
     }
@@ -179,7 +150,7 @@ mod tests {
     fn higher_term_in_answer_starts_new_term() {
         let start = Instant::now();
         let mut leadership = Leadership::default();
-        leadership.apply_answer(start, TTL, &granted(1));
-        assert_eq!(leadership.apply_answer(start, TTL, &granted(5)), Some(LeadershipChange::Gained(Term(5))));
+        leadership.apply_answer(start, TTL, granted(1));
+        assert_eq!(leadership.apply_answer(start, TTL, granted(5)), Some(LeadershipChange::Gained(Term(5))));
     }
 }

@@ -6,45 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shardkeep_types::{CellRect, Epoch, MapId};
+use shardkeep_types::{CellRect, Epoch, InstanceId, MapId};
+
+use crate::domain::{
+    effect::{Effect, Work},
+    zone::{Health, ZoneView},
+};
 
 /// How long a sector waits for the next incarnation of its dead owner.
-pub(crate) const OWNER_RETURN_TIMEOUT: Duration = Duration::from_millis(1_500);
+const OWNER_RETURN_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long a zone must be up before it takes sectors from a healthy zone.
-pub(crate) const REBALANCE_AFTER: Duration = Duration::from_secs(2);
+const REBALANCE_AFTER: Duration = Duration::from_secs(2);
 /// How long a new term waits until each sector has its zone, before it uses fewer.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One incarnation of a zone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Owner {
-    pub(crate) name: String,
-    pub(crate) incarnation: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Health {
-    /// Alive, but not ready for sectors.
-    Starting,
-    Up,
-    /// Serves its sectors until others take them over.
-    Draining,
-    Gone,
-}
-
-/// The latest known incarnation of a zone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ZoneView {
-    pub(crate) owner: Owner,
-    pub(crate) health: Health,
-    pub(crate) grpc_address: String,
-}
-
 #[derive(Debug, Clone)]
-pub(crate) struct Sector {
-    pub(crate) cells: CellRect,
-    pub(crate) owner: Option<Owner>,
-    pub(crate) epoch: Epoch,
+struct Sector {
+    cells: CellRect,
+    owner: Option<InstanceId>,
+    epoch: Epoch,
     /// Name of the zone that this sector belongs to when all zones are up.
     home: Option<String>,
     /// Since when its owner is dead.
@@ -55,9 +35,9 @@ pub(crate) struct Sector {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Step {
     /// The table has changed and must be sent to the zones.
-    pub(crate) changed: bool,
+    changed: bool,
     /// All avatars of the first zone, which is dead, go to the second.
-    pub(crate) reown: Vec<(Owner, Owner)>,
+    reown: Vec<(InstanceId, InstanceId)>,
 }
 
 pub(crate) struct Partition {
@@ -65,7 +45,7 @@ pub(crate) struct Partition {
     epoch: Epoch,
     since: Instant,
     settled: bool,
-    up_since: BTreeMap<Owner, Instant>,
+    up_since: BTreeMap<InstanceId, Instant>,
     /// Highest incarnation of each zone whose avatars were reassigned after its death.
     reassigned: BTreeMap<String, u64>,
 }
@@ -94,8 +74,9 @@ impl Partition {
         }
     }
 
-    pub(crate) fn sectors(&self) -> &[Sector] {
-        &self.sectors
+    /// The cells, owner and epoch of each sector.
+    pub(crate) fn sectors(&self) -> impl Iterator<Item = (CellRect, Option<&InstanceId>, Epoch)> {
+        self.sectors.iter().map(|sector| (sector.cells, sector.owner.as_ref(), sector.epoch))
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -105,7 +86,7 @@ impl Partition {
     /// Adapts the table to the zones. Call it at each change of the zones, and several times per second.
     pub(crate) fn update(&mut self, now: Instant, zones: &[ZoneView]) -> Step {
         self.note_uptime(now, zones);
-        let up = zones.iter().filter(|zone| zone.health == Health::Up).count();
+        let up = zones.iter().filter(|zone| zone.is(Health::Up)).count();
         if !self.settled && up < self.sectors.len() && now < self.since + SETTLE_TIMEOUT {
             return Step::default();
         }
@@ -125,8 +106,8 @@ impl Partition {
     }
 
     fn note_uptime(&mut self, now: Instant, zones: &[ZoneView]) {
-        let up: HashSet<&Owner> =
-            zones.iter().filter(|zone| zone.health == Health::Up).map(|zone| &zone.owner).collect();
+        let up: HashSet<&InstanceId> =
+            zones.iter().filter(|zone| zone.is(Health::Up)).map(ZoneView::id).collect();
         self.up_since.retain(|owner, _| up.contains(owner));
         for owner in up {
             self.up_since.entry(owner.clone()).or_insert(now);
@@ -135,48 +116,30 @@ impl Partition {
 
     /// One zone gets all sectors of a dead owner, because one statement moves all its avatars to one zone.
     fn reassign_dead_owners(&mut self, now: Instant, zones: &[ZoneView], step: &mut Step) {
-        let owners: HashSet<Owner> = self.sectors.iter().filter_map(|sector| sector.owner.clone()).collect();
+        let owners: HashSet<InstanceId> =
+            self.sectors.iter().filter_map(|sector| sector.owner.clone()).collect();
         let is_alive =
-            |owner: &Owner| zones.iter().any(|zone| zone.owner == *owner && zone.health != Health::Gone);
+            |owner: &InstanceId| zones.iter().any(|zone| zone.id() == owner && !zone.is(Health::Gone));
         for dead in owners {
-            let owned_by_dead = |sector: &&mut Sector| sector.owner.as_ref() == Some(&dead);
+            let owned = self.sectors.iter_mut().filter(|sector| sector.owner.as_ref() == Some(&dead));
             if is_alive(&dead) {
-                self.sectors
-                    .iter_mut()
-                    .filter(owned_by_dead)
-                    .for_each(|sector| sector.owner_dead_since = None);
+                owned.for_each(|sector| sector.owner_dead_since = None);
                 continue;
             }
-            let since = self
-                .sectors
-                .iter_mut()
-                .filter(owned_by_dead)
-                .map(|sector| *sector.owner_dead_since.get_or_insert(now))
-                .min()
-                .unwrap_or(now);
-            let returned =
-                zones.iter().find(|zone| zone.owner.name == dead.name && zone.health == Health::Up);
+            let since = owned.map(|sector| *sector.owner_dead_since.get_or_insert(now)).min().unwrap_or(now);
+            let returned = zones.iter().find(|zone| zone.id().name == dead.name && zone.is(Health::Up));
             let successor = match returned {
-                Some(zone) => Some(zone.owner.clone()),
+                Some(zone) => Some(zone.id().clone()),
                 None if now >= since + OWNER_RETURN_TIMEOUT => self.least_loaded(zones),
                 None => None,
             };
             if let Some(successor) = successor {
-                self.sectors
-                    .iter_mut()
-                    .filter(owned_by_dead)
-                    .for_each(|sector| sector.assign(successor.clone()));
+                let owned = self.sectors.iter_mut().filter(|sector| sector.owner.as_ref() == Some(&dead));
+                owned.for_each(|sector| sector.assign(successor.clone()));
                 // When the next incarnation is up, all earlier ones are dead.
-                let last = if successor.name == dead.name {
-                    successor.incarnation.saturating_sub(1)
-                } else {
-                    dead.incarnation
-                };
-                self.reassign_avatars(
-                    Owner { incarnation: last.max(dead.incarnation), ..dead },
-                    successor,
-                    step,
-                );
+                let next = (successor.name == dead.name).then_some(successor.incarnation);
+                let last = next.unwrap_or_default().saturating_sub(1).max(dead.incarnation);
+                self.reassign_avatars(InstanceId { incarnation: last, ..dead }, successor, step);
                 step.changed = true;
             }
         }
@@ -185,8 +148,8 @@ impl Partition {
     /// Dead zones without sectors may still own avatars, from an earlier term or an interrupted drain.
     fn reassign_other_dead_zones(&mut self, zones: &[ZoneView], step: &mut Step) {
         for zone in zones {
-            let Owner { name, incarnation } = &zone.owner;
-            let dead = if zone.health == Health::Gone { *incarnation } else { incarnation.saturating_sub(1) };
+            let InstanceId { name, incarnation, .. } = zone.id();
+            let dead = if zone.is(Health::Gone) { *incarnation } else { incarnation.saturating_sub(1) };
             let owns = |sector: &Sector| {
                 sector.owner.as_ref().is_some_and(|owner| owner.name == *name && owner.incarnation <= dead)
             };
@@ -197,21 +160,21 @@ impl Partition {
                 continue;
             }
             let successor =
-                if zone.health == Health::Up { Some(zone.owner.clone()) } else { self.least_loaded(zones) };
+                if zone.is(Health::Up) { Some(zone.id().clone()) } else { self.least_loaded(zones) };
             if let Some(successor) = successor {
-                self.reassign_avatars(Owner { name: name.clone(), incarnation: dead }, successor, step);
+                self.reassign_avatars(InstanceId { incarnation: dead, ..zone.id().clone() }, successor, step);
             }
         }
     }
 
-    fn reassign_avatars(&mut self, dead: Owner, successor: Owner, step: &mut Step) {
+    fn reassign_avatars(&mut self, dead: InstanceId, successor: InstanceId, step: &mut Step) {
         self.reassigned.insert(dead.name.clone(), dead.incarnation);
         step.reown.push((dead, successor));
     }
 
     fn move_draining_sectors(&mut self, zones: &[ZoneView], step: &mut Step) {
-        let draining: HashSet<&Owner> =
-            zones.iter().filter(|zone| zone.health == Health::Draining).map(|zone| &zone.owner).collect();
+        let draining: HashSet<&InstanceId> =
+            zones.iter().filter(|zone| zone.is(Health::Draining)).map(ZoneView::id).collect();
         for index in 0..self.sectors.len() {
             if !self.sectors[index].owner.as_ref().is_some_and(|owner| draining.contains(owner)) {
                 continue;
@@ -240,25 +203,25 @@ impl Partition {
     /// Moves one sector at a time: to its home zone, or from a zone with several sectors to a zone without any.
     fn rebalance_sectors(&mut self, now: Instant, zones: &[ZoneView], step: &mut Step) {
         let eligible = |zone: &&ZoneView| {
-            zone.health == Health::Up
-                && self.up_since.get(&zone.owner).is_some_and(|&since| now >= since + REBALANCE_AFTER)
+            zone.is(Health::Up)
+                && self.up_since.get(zone.id()).is_some_and(|&since| now >= since + REBALANCE_AFTER)
         };
         let zones: Vec<&ZoneView> = zones.iter().filter(eligible).collect();
         let transfer = self.sectors.iter().enumerate().find_map(|(index, sector)| {
             let owner = sector.owner.as_ref()?;
-            let home = zones.iter().find(|zone| sector.home.as_deref() == Some(&zone.owner.name))?;
-            (home.owner != *owner).then(|| (index, home.owner.clone()))
+            let home = zones.iter().find(|zone| sector.home.as_deref() == Some(&zone.id().name))?;
+            (home.id() != owner).then(|| (index, home.id().clone()))
         });
         let transfer = transfer.or_else(|| {
             let idle = zones
                 .iter()
-                .find(|zone| self.count(&zone.owner) == 0 && !self.has_home_sector(&zone.owner.name))?;
+                .find(|zone| self.count(zone.id()) == 0 && !self.has_home_sector(&zone.id().name))?;
             let spare = self.sectors.iter().position(|sector| {
                 let at_home =
                     sector.owner.as_ref().is_some_and(|owner| sector.home.as_ref() == Some(&owner.name));
                 !at_home && sector.owner.as_ref().is_some_and(|owner| self.count(owner) > 1)
             })?;
-            Some((spare, idle.owner.clone()))
+            Some((spare, idle.id().clone()))
         });
         if let Some((index, owner)) = transfer {
             self.sectors[index].home = Some(owner.name.clone());
@@ -268,12 +231,12 @@ impl Partition {
     }
 
     /// The zone with the fewest sectors; among equals the first by name.
-    fn least_loaded(&self, zones: &[ZoneView]) -> Option<Owner> {
-        let up = zones.iter().filter(|zone| zone.health == Health::Up);
-        up.map(|zone| &zone.owner).min_by_key(|owner| (self.count(owner), &owner.name)).cloned()
+    fn least_loaded(&self, zones: &[ZoneView]) -> Option<InstanceId> {
+        let up = zones.iter().filter(|zone| zone.is(Health::Up));
+        up.map(ZoneView::id).min_by_key(|owner| (self.count(owner), &owner.name)).cloned()
     }
 
-    fn count(&self, owner: &Owner) -> usize {
+    fn count(&self, owner: &InstanceId) -> usize {
         self.sectors.iter().filter(|sector| sector.owner.as_ref() == Some(owner)).count()
     }
 
@@ -282,8 +245,16 @@ impl Partition {
     }
 }
 
+impl Step {
+    pub(crate) fn into_effects(self) -> impl Iterator<Item = Effect> {
+        let table = self.changed.then_some(Effect::Partition);
+        let reown = |(dead, successor)| Effect::Start(Work::Reown { dead, successor });
+        table.into_iter().chain(self.reown.into_iter().map(reown))
+    }
+}
+
 impl Sector {
-    fn assign(&mut self, owner: Owner) {
+    fn assign(&mut self, owner: InstanceId) {
         self.owner = Some(owner);
         self.owner_dead_since = None;
         self.epoch = self.epoch.next();
@@ -293,14 +264,7 @@ impl Sector {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn zone(name: &str, incarnation: u64, health: Health) -> ZoneView {
-        ZoneView { owner: owner(name, incarnation), health, grpc_address: format!("{name}:1") }
-    }
-
-    fn owner(name: &str, incarnation: u64) -> Owner {
-        Owner { name: name.into(), incarnation }
-    }
+    use crate::domain::zone::fixture::{owner, zone};
 
     fn meadow(now: Instant) -> Partition {
         Partition::new(MapId(1), 32, 32, 2, now)
@@ -310,7 +274,7 @@ mod tests {
         let name = |sector: &Sector| {
             sector.owner.as_ref().map_or("-".into(), |o| format!("{}/{}", o.name, o.incarnation))
         };
-        partition.sectors().iter().map(name).collect()
+        partition.sectors.iter().map(name).collect()
     }
 
     fn at(start: Instant, seconds: u64) -> Instant {
@@ -329,7 +293,7 @@ mod tests {
         let partition = settled(Instant::now());
         assert_eq!(owners(&partition), ["a/1", "b/1"]);
         let columns =
-            partition.sectors().iter().map(|sector| (sector.cells.x0, sector.cells.x1, sector.cells.y1));
+            partition.sectors.iter().map(|sector| (sector.cells.x0, sector.cells.x1, sector.cells.y1));
         assert_eq!(columns.collect::<Vec<_>>(), [(0, 16, 32), (16, 32, 32)]);
     }
 
@@ -353,12 +317,12 @@ mod tests {
     fn restarted_zone_gets_its_sectors_at_once() {
         let start = Instant::now();
         let mut partition = settled(start);
-        let epochs: Vec<Epoch> = partition.sectors().iter().map(|sector| sector.epoch).collect();
+        let epochs: Vec<Epoch> = partition.sectors.iter().map(|sector| sector.epoch).collect();
         let step = partition.update(at(start, 9), &[zone("a", 2, Health::Up), zone("b", 1, Health::Up)]);
         assert_eq!(step, Step { changed: true, reown: vec![(owner("a", 1), owner("a", 2))] });
         assert_eq!(owners(&partition), ["a/2", "b/1"]);
-        assert!(partition.sectors()[0].epoch > epochs[0]);
-        assert_eq!(partition.sectors()[1].epoch, epochs[1]);
+        assert!(partition.sectors[0].epoch > epochs[0]);
+        assert_eq!(partition.sectors[1].epoch, epochs[1]);
     }
 
     #[test]

@@ -7,9 +7,7 @@ use std::{
 };
 
 use shardkeep_names::fold;
-use shardkeep_types::{AccountId, CellId, CharacterId, Epoch, SessionId};
-
-use crate::partition::Owner;
+use shardkeep_types::{AccountId, CellId, CharacterId, Epoch, InstanceId, SessionId};
 
 /// How long an avatar that has left one zone may take to appear in another before it counts as gone.
 const CROSSING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -17,25 +15,54 @@ const CROSSING_TIMEOUT: Duration = Duration::from_secs(1);
 /// One avatar in the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Avatar {
-    pub(crate) character: CharacterId,
-    pub(crate) name: String,
-    pub(crate) session: SessionId,
-    pub(crate) account: AccountId,
-    pub(crate) cell: CellId,
-    pub(crate) zone: Owner,
-    pub(crate) epoch: Epoch,
+    character: CharacterId,
+    name: String,
+    session: SessionId,
+    account: AccountId,
+    cell: CellId,
+    zone: InstanceId,
+    epoch: Epoch,
 }
 
-/// A change, for watchers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Delta {
-    pub(crate) present: Vec<Avatar>,
-    pub(crate) gone: Vec<CharacterId>,
-}
+impl Avatar {
+    pub(crate) fn new(
+        character: CharacterId,
+        name: String,
+        session: SessionId,
+        account: AccountId,
+        cell: CellId,
+        zone: InstanceId,
+        epoch: Epoch,
+    ) -> Self {
+        Self { character, name, session, account, cell, zone, epoch }
+    }
 
-impl Delta {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.present.is_empty() && self.gone.is_empty()
+    pub(crate) fn character(&self) -> CharacterId {
+        self.character
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    pub(crate) fn account(&self) -> AccountId {
+        self.account
+    }
+
+    pub(crate) fn cell(&self) -> CellId {
+        self.cell
+    }
+
+    pub(crate) fn zone(&self) -> &InstanceId {
+        &self.zone
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
     }
 }
 
@@ -56,22 +83,18 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Applies a zone's report. A complete report also removes avatars that it does not list.
+    /// Applies a zone's report, and returns the avatars that it adds or changes. A complete report also removes avatars
+    /// that it does not list.
     pub(crate) fn report(
         &mut self,
         now: Instant,
-        zone: &Owner,
+        zone: &InstanceId,
         complete: bool,
-        present: Vec<Avatar>,
+        mut present: Vec<Avatar>,
         gone: &[CharacterId],
-    ) -> Delta {
-        let mut delta = Delta::default();
+    ) -> Vec<Avatar> {
         let named: HashSet<CharacterId> = present.iter().map(|avatar| avatar.character).collect();
-        for avatar in present {
-            if self.upsert(now, avatar.clone()) {
-                delta.present.push(avatar);
-            }
-        }
+        present.retain(|avatar| self.upsert(now, avatar.clone()));
         let mut mark_leaving = |entry: &mut Entry| {
             if entry.avatar.zone == *zone {
                 entry.crossing_since.get_or_insert(now);
@@ -84,7 +107,7 @@ impl Presence {
         for character in gone.iter().filter(|character| !named.contains(character)) {
             self.avatars.get_mut(character).map(&mut mark_leaving);
         }
-        delta
+        present
     }
 
     /// Adds or updates an avatar. `false`: the known state is newer.
@@ -108,15 +131,24 @@ impl Presence {
         true
     }
 
-    pub(crate) fn remove(&mut self, character: CharacterId) -> Delta {
-        let Some(entry) = self.avatars.remove(&character) else { return Delta::default() };
-        self.by_name.remove(&fold(&entry.avatar.name));
-        self.by_session.remove(&entry.avatar.session);
-        Delta { present: Vec::new(), gone: vec![character] }
+    fn remove(&mut self, character: CharacterId) {
+        if let Some(Entry { avatar, .. }) = self.avatars.remove(&character) {
+            self.by_name.remove(&fold(&avatar.name));
+            self.by_session.remove(&avatar.session);
+        }
+    }
+
+    /// Removes the session's avatar of this character. `false`: there is none.
+    pub(crate) fn remove_played(&mut self, session: SessionId, character: CharacterId) -> bool {
+        let played = self.played(session, character).is_some();
+        if played {
+            self.remove(character);
+        }
+        played
     }
 
     /// Removes avatars that have left one zone and appeared in no other.
-    pub(crate) fn sweep(&mut self, now: Instant) -> Delta {
+    pub(crate) fn sweep(&mut self, now: Instant) -> Vec<CharacterId> {
         let lost = |entry: &Entry| {
             entry.crossing_since.is_some_and(|since| now.saturating_duration_since(since) >= CROSSING_TIMEOUT)
         };
@@ -125,10 +157,10 @@ impl Presence {
         for &character in &lost {
             self.remove(character);
         }
-        Delta { present: Vec::new(), gone: lost }
+        lost
     }
 
-    pub(crate) fn get(&self, character: CharacterId) -> Option<&Avatar> {
+    fn get(&self, character: CharacterId) -> Option<&Avatar> {
         self.avatars.get(&character).map(|entry| &entry.avatar)
     }
 
@@ -138,6 +170,11 @@ impl Presence {
 
     pub(crate) fn of_session(&self, session: SessionId) -> Option<&Avatar> {
         self.get(*self.by_session.get(&session)?)
+    }
+
+    /// The session's avatar of this character.
+    pub(crate) fn played(&self, session: SessionId, character: CharacterId) -> Option<&Avatar> {
+        self.get(character).filter(|avatar| avatar.session == session)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Avatar> {
@@ -158,10 +195,7 @@ mod tests {
     use shardkeep_types::MapId;
 
     use super::*;
-
-    fn zone(name: &str) -> Owner {
-        Owner { name: name.into(), incarnation: 1 }
-    }
+    use crate::domain::zone::fixture::owner;
 
     fn avatar(character: u64, at: &str, epoch: u64) -> Avatar {
         Avatar {
@@ -170,7 +204,7 @@ mod tests {
             session: SessionId([u8::try_from(character).unwrap(); 16]),
             account: AccountId(character),
             cell: CellId { map: MapId(1), x: 1, y: 1 },
-            zone: zone(at),
+            zone: owner(at, 1),
             epoch: Epoch(epoch),
         }
     }
@@ -191,14 +225,14 @@ mod tests {
         let now = Instant::now();
         let mut presence = Presence::default();
         presence.upsert(now, avatar(1, "a", 1));
-        assert!(presence.report(now, &zone("a"), false, vec![], &[CharacterId(1)]).is_empty());
-        let delta = presence.report(now, &zone("b"), false, vec![avatar(1, "b", 2)], &[]);
-        assert_eq!(delta.present, [avatar(1, "b", 2)]);
+        assert!(presence.report(now, &owner("a", 1), false, vec![], &[CharacterId(1)]).is_empty());
+        let present = presence.report(now, &owner("b", 1), false, vec![avatar(1, "b", 2)], &[]);
+        assert_eq!(present, [avatar(1, "b", 2)]);
         assert!(presence.sweep(now + CROSSING_TIMEOUT).is_empty());
-        let late = presence.report(now, &zone("a"), false, vec![avatar(1, "a", 1)], &[CharacterId(1)]);
+        let late = presence.report(now, &owner("a", 1), false, vec![avatar(1, "a", 1)], &[CharacterId(1)]);
         assert!(late.is_empty(), "what zone a says is of an earlier epoch");
         assert!(presence.sweep(now + CROSSING_TIMEOUT * 2).is_empty());
-        assert_eq!(presence.get(CharacterId(1)).unwrap().zone, zone("b"));
+        assert_eq!(presence.get(CharacterId(1)).unwrap().zone, owner("b", 1));
     }
 
     #[test]
@@ -207,9 +241,9 @@ mod tests {
         let mut presence = Presence::default();
         presence.upsert(now, avatar(1, "a", 1));
         presence.upsert(now, avatar(2, "a", 1));
-        presence.report(now, &zone("a"), true, vec![avatar(2, "a", 1)], &[]);
+        presence.report(now, &owner("a", 1), true, vec![avatar(2, "a", 1)], &[]);
         assert!(presence.sweep(now + CROSSING_TIMEOUT / 2).is_empty());
-        assert_eq!(presence.sweep(now + CROSSING_TIMEOUT).gone, [CharacterId(1)]);
+        assert_eq!(presence.sweep(now + CROSSING_TIMEOUT), [CharacterId(1)]);
         assert_eq!(presence.iter().count(), 1);
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use shardkeep_types::SessionId;
+use shardkeep_wire::payload::QueuePosition;
 
 /// Waiting sessions, in order.
 #[derive(Debug, Default)]
@@ -20,14 +21,6 @@ pub(crate) struct Queue {
 struct Ticket {
     place: u32,
     number: u64,
-}
-
-/// A session's new place, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct QueuePosition {
-    pub(crate) session: SessionId,
-    pub(crate) place: u32,
-    pub(crate) length: u32,
 }
 
 impl Queue {
@@ -71,13 +64,13 @@ impl Queue {
         self.order.len()
     }
 
-    /// The sessions whose place has changed since they were told.
-    pub(crate) fn changes(&mut self) -> Vec<QueuePosition> {
+    /// The sessions whose place has changed since they were told, with the new place, from 1.
+    pub(crate) fn changes(&mut self) -> Vec<(SessionId, QueuePosition)> {
         let length = u32::try_from(self.order.len()).unwrap_or(u32::MAX);
         let mut changes = Vec::new();
         for (place, &session) in (1..).zip(self.order.values()) {
             if self.last_sent.insert(session, place) != Some(place) {
-                changes.push(QueuePosition { session, place, length });
+                changes.push((session, QueuePosition { place, length }));
             }
         }
         changes
@@ -93,7 +86,7 @@ mod tests {
     }
 
     fn places(queue: &mut Queue) -> Vec<(SessionId, u32)> {
-        queue.changes().into_iter().map(|change| (change.session, change.place)).collect()
+        queue.changes().into_iter().map(|(session, told)| (session, told.place)).collect()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The world's gRPC service, and the handle through which tasks reach the core.
+//! The world's gRPC service, and the handle through which tasks reach the world's state.
 
 use std::{
     pin::Pin,
@@ -23,24 +23,26 @@ use shardkeep_rpc::{
     },
     zone::{self, zone_client::ZoneClient},
 };
-use shardkeep_types::{AccountId, BackendKind, CharacterId, DaemonKind, Epoch, Term};
+use shardkeep_types::{AccountId, BackendKind, CharacterId, DaemonKind, Epoch, InstanceId, Term};
 use shardkeep_wire::payload::ErrorCode;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    call::call, convert, core::Core, effect::Effect, metrics::CALLS, partition::Owner,
-    sessions::SessionError, watchers::Watchers,
+    app::App,
+    domain::{presence::Avatar, sessions::SessionError, zone::ZoneView},
+    edge::{call::call, convert, watchers::Watchers},
+    metrics::CALLS,
 };
 
-/// A closure that runs on the core in its turn.
-pub(crate) type Job = Box<dyn FnOnce(&mut Core, &mut Watchers, Instant) + Send>;
+/// A closure that runs in its turn.
+pub(crate) type Job = Box<dyn FnOnce(&mut App, &mut Watchers, Instant) + Send>;
 
 /// Length limit of an operator's announcement, in bytes.
 const MAX_ANNOUNCEMENT_BYTES: usize = 1024;
 
-/// A handle to the core; clones reach the same one.
+/// A handle to the world's state; clones reach the same one.
 #[derive(Clone)]
 pub(crate) struct Handle(mpsc::Sender<Job>);
 
@@ -52,26 +54,26 @@ impl Handle {
     }
 
     /// Runs `job` in its turn, or never if the world has stopped.
-    pub(crate) async fn tell(&self, job: impl FnOnce(&mut Core, Instant) + Send + 'static) {
-        let _ = self.0.send(Box::new(|core, _, now| job(core, now))).await;
+    pub(crate) async fn tell(&self, job: impl FnOnce(&mut App, Instant) + Send + 'static) {
+        let _ = self.0.send(Box::new(|app, _, now| job(app, now))).await;
     }
 
     /// Runs `job` in its turn and returns its result.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Core, Instant) -> T + Send + 'static,
+        job: impl FnOnce(&mut App, Instant) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        self.ask_with_watchers(|core, _, now| job(core, now)).await
+        self.ask_with_watchers(|app, _, now| job(app, now)).await
     }
 
     async fn ask_with_watchers<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Core, &mut Watchers, Instant) -> T + Send + 'static,
+        job: impl FnOnce(&mut App, &mut Watchers, Instant) -> T + Send + 'static,
     ) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(|core, watchers, now| {
+        let job: Job = Box::new(|app, watchers, now| {
             // Fails when the caller has given up.
-            let _ = reply.send(job(core, watchers, now));
+            let _ = reply.send(job(app, watchers, now));
         });
         self.0.send(job).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())
@@ -96,13 +98,13 @@ impl WorldService {
         Self { node, handle, partition, streams: Arc::default() }
     }
 
-    /// Runs a job on the core if this instance leads now.
+    /// Runs a job if this instance leads now.
     async fn run_as_leader<T: Send + 'static>(
         &self,
         name: &'static str,
-        job: impl FnOnce(&mut Core, Instant, Term) -> Result<T, Status> + Send + 'static,
+        job: impl FnOnce(&mut App, Instant, Term) -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
-        let result = self.handle.ask(|core, now| run_if_leader(core, now, job)).await.flatten();
+        let result = self.handle.ask(|app, now| run_if_leader(app, now, job)).await.flatten();
         let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
         metrics::counter!(CALLS, "call" => name, "code" => format!("{code:?}")).increment(1);
         result
@@ -114,15 +116,15 @@ impl WorldService {
 }
 
 fn run_if_leader<T>(
-    core: &mut Core,
+    app: &mut App,
     now: Instant,
-    job: impl FnOnce(&mut Core, Instant, Term) -> Result<T, Status>,
+    job: impl FnOnce(&mut App, Instant, Term) -> Result<T, Status>,
 ) -> Result<T, Status> {
-    match core.term(now) {
-        Some(term) => job(core, now, term),
-        None if core.leadership.is_standby() => Err(Status::failed_precondition(format!(
+    match app.leadership().term(now) {
+        Some(term) => job(app, now, term),
+        None if app.leadership().is_standby() => Err(Status::failed_precondition(format!(
             "a standby; {:?} leads this world",
-            core.leadership.holder()
+            app.leadership().holder()
         ))),
         None => Err(Status::unavailable("the world waits for the database to renew its lease")),
     }
@@ -140,8 +142,8 @@ impl world_server::World for WorldService {
         let gateway = Arc::from(gateway);
         let presented: Vec<_> =
             openings.into_iter().map(|opening| convert::presented(&gateway, opening)).collect();
-        let open = move |core: &mut Core, now, term: Term| {
-            let mut open = |(presented, activity)| core.open_session(now, presented, &activity);
+        let open = move |app: &mut App, now, term: Term| {
+            let mut open = |(id, session, activity)| app.open_session(now, id, session, activity);
             let opened = presented.into_iter().map(|it| opened(it.map(&mut open))).collect();
             Ok(OpenSessionsReply { term: term.0, opened })
         };
@@ -154,19 +156,19 @@ impl world_server::World for WorldService {
     ) -> Result<Response<FindSessionReply>, Status> {
         let id = session_id(&request.get_ref().session)?;
         let me = self.node.id().name.clone();
-        let find = move |core: &mut Core, now, term: Term| {
-            let (session, avatar) = core.find_session(now, id)?;
+        let find = move |app: &mut App, now, term: Term| {
+            let session = app.sessions().find(now, id)?;
             let world = Binding { kind: BackendKind::WORLD.0.into(), instance: me, bind_epoch: term.0 };
-            let zone = avatar.map(|avatar| Binding {
+            let zone = app.avatar_of(id).map(|avatar| Binding {
                 kind: BackendKind::ZONE.0.into(),
-                instance: avatar.zone.name.clone(),
-                bind_epoch: avatar.epoch.0,
+                instance: avatar.zone().name.clone(),
+                bind_epoch: avatar.epoch().0,
             });
             Ok(FindSessionReply {
-                session_epoch: session.epoch.0,
-                account: session.account.0,
-                account_name: session.account_name.clone(),
-                generation: session.generation.0,
+                session_epoch: session.epoch().0,
+                account: session.account().0,
+                account_name: session.account_name().to_owned(),
+                generation: session.generation().0,
                 resume_keys: session.resume_keys().map(|key| key.expose().clone()).collect(),
                 bindings: std::iter::once(world).chain(zone).collect(),
             })
@@ -179,11 +181,10 @@ impl world_server::World for WorldService {
         request: Request<ClaimSessionRequest>,
     ) -> Result<Response<ClaimSessionReply>, Status> {
         check_gateway_identity(&request, &request.get_ref().gateway)?;
-        let claim = convert::claim(request.into_inner())?;
-        let claim = |core: &mut Core, now, _| {
-            let id = claim.session;
-            let epoch = core.claim_session(now, claim)?;
-            let holders = core.sessions.get(id).map(convert::holders).unwrap_or_default();
+        let (id, claim) = convert::claim(request.into_inner())?;
+        let claim = move |app: &mut App, now, _| {
+            let epoch = app.claim(now, id, claim)?;
+            let holders = app.sessions().get(id).map(convert::holders).unwrap_or_default();
             Ok(ClaimSessionReply { session_epoch: epoch.0, holders })
         };
         self.run_as_leader("claim_session", claim).await.map(Response::new)
@@ -225,9 +226,9 @@ impl world_server::World for WorldService {
         &self,
         _request: Request<WatchPresenceRequest>,
     ) -> Result<Response<Self::WatchPresenceStream>, Status> {
-        let watch = |core: &mut Core, watchers: &mut Watchers, now| {
-            run_if_leader(core, now, |core, _, _| {
-                let present: Vec<_> = core.presence.iter().map(convert::presence).collect();
+        let watch = |app: &mut App, watchers: &mut Watchers, now| {
+            run_if_leader(app, now, |app, _, _| {
+                let present: Vec<_> = app.presence().iter().map(convert::presence).collect();
                 Ok(watchers.add(&present))
             })
         };
@@ -238,14 +239,14 @@ impl world_server::World for WorldService {
     async fn kick(&self, request: Request<KickRequest>) -> Result<Response<KickReply>, Status> {
         let KickRequest { selector, reason } = request.into_inner();
         let selector = selector.ok_or_else(|| Status::invalid_argument("field `selector`: missing"))?;
-        let kick = move |core: &mut Core, now, _| {
+        let kick = move |app: &mut App, now, _| {
             let session = match selector {
-                Selector::Character(name) => core.presence.named(&name).map(|avatar| avatar.session),
-                Selector::Account(account) => core.sessions.of_account(AccountId(account)),
+                Selector::Character(name) => app.presence().named(&name).map(Avatar::session),
+                Selector::Account(account) => app.sessions().of_account(AccountId(account)),
             };
-            let session = session.filter(|session| core.sessions.get(*session).is_some());
+            let session = session.filter(|session| app.sessions().get(*session).is_some());
             if let Some(session) = session {
-                core.close_session(now, session, ErrorCode::Kicked, &reason);
+                app.close_session(now, session, ErrorCode::Kicked, &reason);
             }
             Ok(KickReply { ended: session.is_some().into() })
         };
@@ -254,13 +255,13 @@ impl world_server::World for WorldService {
 
     async fn teleport(&self, request: Request<TeleportRequest>) -> Result<Response<TeleportReply>, Status> {
         let TeleportRequest { character, to } = request.into_inner();
-        let find = move |core: &mut Core, _, _| {
-            let avatar = core.presence.named(&character);
+        let find = move |app: &mut App, _, _| {
+            let avatar = app.presence().named(&character);
             let avatar =
                 avatar.ok_or_else(|| Status::not_found(format!("{character:?} is not in the world")))?;
-            let zone = core.zones.iter().find(|zone| zone.owner == avatar.zone);
-            let zone = zone.ok_or_else(|| Status::unavailable("the avatar's zone is away"))?;
-            Ok((avatar.character, zone.grpc_address.clone()))
+            let address = app.zones().get(avatar.zone()).map(ZoneView::grpc_address);
+            let address = address.ok_or_else(|| Status::unavailable("the avatar's zone is away"))?;
+            Ok((avatar.character(), address.to_owned()))
         };
         let (CharacterId(character), address) = self.run_as_leader("teleport", find).await?;
         call(self.zone(&address).teleport(zone::TeleportRequest { character, to })).await?;
@@ -274,78 +275,79 @@ impl world_server::World for WorldService {
                 "field `text`: must be 1 to {MAX_ANNOUNCEMENT_BYTES} bytes"
             )));
         }
-        let announce = move |core: &mut Core, _, _| {
-            core.push(Effect::Announce(text));
-            Ok(AnnounceReply { reached: u32::try_from(core.sessions.len()).unwrap_or(u32::MAX) })
+        let announce = move |app: &mut App, _, _| {
+            app.announce(text);
+            Ok(AnnounceReply { reached: u32::try_from(app.sessions().len()).unwrap_or(u32::MAX) })
         };
         self.run_as_leader("announce", announce).await.map(Response::new)
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let world = self.node.world().0;
-        let status = move |core: &mut Core, _, term: Term| {
+        let status = move |app: &mut App, _, term: Term| {
+            let zones = app.zones();
             let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
             Ok(StatusReply {
                 world,
-                name: core.config.name.clone(),
+                name: app.config().name.clone(),
                 term: term.0,
-                online: count(core.inside),
-                queue: count(core.queue.len()),
-                capacity: core.config.capacity,
-                partition: core.partition.as_ref().map(|table| convert::partition(term, table, &core.zones)),
+                online: count(app.players().online()),
+                queue: count(app.players().waiting()),
+                capacity: app.config().capacity,
+                partition: zones.partition().map(|table| convert::partition(term, table, zones)),
             })
         };
         self.run_as_leader("status", status).await.map(Response::new)
     }
 }
 
-/// Reads a zone's reports to their end. Tells the core when the stream begins and ends.
+/// Reads a zone's reports to their end. Tells the world when the stream begins and ends.
 async fn read_reports(
     handle: Handle,
     peer: String,
     stream: u64,
     mut reports: Streaming<PresenceReport>,
 ) -> Result<(), Status> {
-    let mut zone_owner: Option<Owner> = None;
-    let result = loop {
-        let report = match reports.message().await {
-            Ok(Some(report)) => report,
-            Ok(None) => break Ok(()),
-            Err(status) => break Err(status),
-        };
-        let zone = match convert::zone(report.zone) {
-            Ok(zone) if zone.name == peer => zone,
-            Ok(_) => break Err(Status::permission_denied("a zone reports for itself only")),
-            Err(error) => break Err(error.into()),
-        };
-        let present: Result<Vec<_>, _> =
-            report.present.into_iter().map(|present| convert::avatar(&zone, present)).collect();
-        let present = match present {
-            Ok(present) => present,
-            Err(error) => break Err(error.into()),
-        };
+    let mut zone = None;
+    let result = take_reports(&handle, &peer, stream, &mut reports, &mut zone).await;
+    if let Some(zone) = zone {
+        handle.tell(move |app, now| app.zone_disconnected(now, &zone, stream)).await;
+    }
+    result
+}
+
+/// `reporter` is the zone of the last report.
+async fn take_reports(
+    handle: &Handle,
+    peer: &str,
+    stream: u64,
+    reports: &mut Streaming<PresenceReport>,
+    reporter: &mut Option<InstanceId>,
+) -> Result<(), Status> {
+    while let Some(report) = reports.message().await? {
+        let zone = convert::zone(report.zone)?;
+        if zone.name != peer {
+            return Err(Status::permission_denied("a zone reports for itself only"));
+        }
+        let present = report.present.into_iter().map(|present| convert::avatar(&zone, present));
+        let present = present.collect::<Result<Vec<_>, _>>()?;
         let gone: Vec<CharacterId> = report.gone.into_iter().map(CharacterId).collect();
-        let first = zone_owner.replace(zone.clone()).is_none();
-        let take = move |core: &mut Core, now| {
-            if core.leadership.is_standby() {
+        let first = reporter.replace(zone.clone()).is_none();
+        let take = move |app: &mut App, now| {
+            if app.leadership().is_standby() {
                 return false;
             }
             if first {
-                core.zone_connected(&zone, stream);
+                app.zone_connected(&zone, stream);
             }
-            core.presence_reported(now, &zone, report.complete, present, &gone);
+            app.presence_reported(now, &zone, report.complete, present, &gone);
             true
         };
-        match handle.ask(take).await {
-            Ok(true) => {}
-            Ok(false) => break Err(Status::failed_precondition("another instance leads this world now")),
-            Err(status) => break Err(status),
+        if !handle.ask(take).await? {
+            return Err(Status::failed_precondition("another instance leads this world now"));
         }
-    };
-    if let Some(zone) = zone_owner {
-        handle.tell(move |core, now| core.zone_disconnected(now, &zone, stream)).await;
     }
-    result
+    Ok(())
 }
 
 /// The answer to one of several openings.

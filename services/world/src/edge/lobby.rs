@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use prost::Message;
 use shardkeep_link::ServerMessage;
 use shardkeep_names::fold;
 use shardkeep_rpc::{
@@ -19,7 +18,12 @@ use shardkeep_wire::{
 use tokio::sync::Semaphore;
 use tonic::{Status, transport::Channel};
 
-use crate::{call::call, config::WorldConfig, entry::refusal, metrics::BUSY};
+use crate::{
+    config::WorldConfig,
+    domain::replies::{refusal, reply},
+    edge::call::call,
+    metrics::BUSY,
+};
 
 /// Requests to the database at the same time. Overflow: the request is refused and the client retries; counter BUSY.
 const MAX_CONCURRENT: usize = 64;
@@ -55,12 +59,10 @@ impl Lobby {
         let (Some(mut database), Ok(_permit)) = (database, self.permits.try_acquire()) else {
             return busy(request);
         };
-        let db_request = ListCharactersRequest { account: account.0, world: self.world.0 };
-        match call(database.list_characters(db_request)).await {
-            Ok(reply) => {
-                let characters = reply.characters.iter().map(summary).collect();
-                let list = CharacterList { characters, limit: self.limit };
-                ServerMessage::reply(opcode::LIST_CHARACTERS, request, list.encode_to_vec())
+        match self.characters(&mut database, account).await {
+            Ok(characters) => {
+                let characters = characters.iter().map(summary).collect();
+                reply(opcode::LIST_CHARACTERS, request, &CharacterList { characters, limit: self.limit })
             }
             Err(status) => refused(request, &status),
         }
@@ -89,29 +91,27 @@ impl Lobby {
         let created = match call(database.create_character(db_request)).await {
             // The name may be taken by an earlier attempt of this request, whose answer was lost.
             Err(status) if reason(&status) == Some("name_taken") => {
-                self.find_by_name(&mut database, account, &name).await.ok_or(status)
+                let known = self.characters(&mut database, account).await.unwrap_or_default();
+                known.into_iter().find(|known| fold(&known.name) == fold(&name)).ok_or(status)
             }
             created => created,
         };
         match created {
             Ok(character) => {
                 let created = CharacterCreated { character: Some(summary(&character)) };
-                ServerMessage::reply(opcode::CREATE_CHARACTER, request, created.encode_to_vec())
+                reply(opcode::CREATE_CHARACTER, request, &created)
             }
             Err(status) => refused(request, &status),
         }
     }
 
-    /// The character of this account with that name.
-    async fn find_by_name(
+    async fn characters(
         &self,
         database: &mut DbCacheClient<Channel>,
         account: AccountId,
-        name: &str,
-    ) -> Option<Character> {
+    ) -> Result<Vec<Character>, Status> {
         let db_request = ListCharactersRequest { account: account.0, world: self.world.0 };
-        let reply = call(database.list_characters(db_request)).await.ok()?;
-        reply.characters.into_iter().find(|character| fold(&character.name) == fold(name))
+        call(database.list_characters(db_request)).await.map(|reply| reply.characters)
     }
 }
 

@@ -8,7 +8,7 @@ use shardkeep_types::{DaemonKind, Term};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{leadership::LeaseAnswer, metrics::LEAD_FAILURES, service::Handle};
+use crate::{domain::leadership::LeaseAnswer, edge::service::Handle, metrics::LEAD_FAILURES};
 
 /// Renewals per lease.
 const RENEWALS: u32 = 5;
@@ -40,9 +40,12 @@ impl Candidate {
                     backoff.reset();
                     failing = false;
                     let left = Duration::from_millis(reply.left_ms.into());
-                    let wait = if reply.leader { interval } else { interval.min(left) };
-                    let (ttl, answer) = (self.ttl, answer(reply));
-                    handle.tell(move |core, now| core.apply_lease_answer(now, sent_at, ttl, &answer)).await;
+                    let (wait, answer) = match reply.leader {
+                        true => (interval, LeaseAnswer::Granted(Term(reply.term))),
+                        false => (interval.min(left), LeaseAnswer::HeldBy(reply.holder)),
+                    };
+                    let ttl = self.ttl;
+                    handle.tell(move |app, now| app.lease_reply(now, sent_at, ttl, answer)).await;
                     wait.max(interval / 10)
                 }
                 failed => {
@@ -83,8 +86,4 @@ impl Candidate {
             .map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;
         Ok(reply.into_inner())
     }
-}
-
-fn answer(reply: LeadReply) -> LeaseAnswer {
-    LeaseAnswer { leader: reply.leader, term: Term(reply.term), holder: reply.holder }
 }
