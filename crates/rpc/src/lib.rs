@@ -1,4 +1,4 @@
-//! What daemons say to each other: the gRPC code generated from `proto/`, and the conversions between its
+//! The messages between daemons: the gRPC code generated from `proto/`, and the conversions between its
 //! messages and the types of the cluster. gRPC types stay at the edges; inside, code speaks [`shardkeep_types`].
 
 pub mod batch;
@@ -6,9 +6,11 @@ pub mod batched_call;
 mod convert;
 pub mod fields;
 mod masked;
+mod presence_parts;
 mod reason;
 
 pub use convert::{Malformed, session_id};
+pub use presence_parts::presence_parts;
 pub use reason::{reason, with_reason};
 pub use tonic;
 

@@ -228,7 +228,7 @@ impl world_server::World for WorldService {
         let watch = |core: &mut Core, watchers: &mut Watchers, now| {
             run_if_leader(core, now, |core, _, _| {
                 let present: Vec<_> = core.presence.iter().map(convert::presence).collect();
-                Ok(watchers.add(&present))
+                Ok(watchers.add(present))
             })
         };
         let reports = self.handle.ask_with_watchers(watch).await??;
