@@ -174,6 +174,15 @@ pub fn config(options: &ClusterOptions, dir: &DataDir, child: &Child, registry: 
     config
 }
 
+/// The environment variables that would override settings in which the daemons of a plan differ. They would give all
+/// daemons the same address or name.
+pub fn overriding_variables(config: &Table) -> Vec<String> {
+    let common = ["daemon", "cluster", "log"].into_iter();
+    let settings = common.filter_map(|section| Some((section, config.get(section)?.as_table()?)));
+    let variable = |section: &str, key: &str| format!("SHARDKEEP_{section}__{key}").to_uppercase();
+    settings.flat_map(|(section, values)| values.keys().map(move |key| variable(section, key))).collect()
+}
+
 /// Nested tables keep the values that are not overridden.
 fn merge_tables(target: &mut Table, overrides: &Table) {
     for (key, value) in overrides {

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use shardkeep_types::DaemonKind;
 use tokio::{
-    process::{Child as Process, ChildStdin},
+    process::{Child as Process, ChildStdin, Command},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -254,6 +254,17 @@ fn readable(line: &str) -> String {
     format!("{level} {message}{error}")
 }
 
+/// The daemon with the settings of the plan. It inherits the other variables of the environment.
+fn daemon_command(program: &Program, dir: &DataDir, child: &Child) -> (Command, Source) {
+    let (mut command, source) = program.command();
+    command.args(["daemon", "--supervised", child.kind.as_str(), "--config"]).arg(dir.config(&child.name));
+    let planned = plan::config(&ClusterOptions::default(), dir, child, None);
+    for variable in plan::overriding_variables(&planned) {
+        command.env_remove(variable);
+    }
+    (command, source)
+}
+
 /// Starts the daemon, and tells which file it runs.
 fn spawn(program: &Program, dir: &DataDir, child: &Child) -> Result<(ChildProcess, Source)> {
     let path = dir.log().join(format!("{}.log", child.name));
@@ -264,10 +275,8 @@ fn spawn(program: &Program, dir: &DataDir, child: &Child) -> Result<(ChildProces
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     let log_start = log.metadata().map_or(0, |log| log.len());
-    let (mut command, source) = program.command();
+    let (mut command, source) = daemon_command(program, dir, child);
     let mut process = command
-        .args(["daemon", "--supervised", child.kind.as_str(), "--config"])
-        .arg(dir.config(&child.name))
         // The child ends when this pipe closes, so that it never outlives its supervisor, however that ended.
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
@@ -305,5 +314,19 @@ mod tests {
         std::fs::write(&log, format!("an old failure\n{new}")).unwrap();
         let shown = tail(&log, from).unwrap();
         assert_eq!((shown.len(), shown[0].as_str()), (LAST_LINES, "line 12"));
+    }
+
+    #[test]
+    fn daemon_inherits_no_variable_for_an_address_of_the_plan() {
+        let dir = DataDir::new(Path::new("var")).unwrap();
+        let zone = plan::children(7000).into_iter().find(|child| child.kind == DaemonKind::Zone).unwrap();
+        let (command, _) = daemon_command(&Program::this().unwrap(), &dir, &zone);
+        let removed: Vec<_> =
+            command.as_std().get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        for setting in ["DAEMON__ADMIN", "DAEMON__GRPC", "DAEMON__DATA_DIR", "CLUSTER__KEY", "LOG__FILE"] {
+            let variable = format!("SHARDKEEP_{setting}");
+            assert!(removed.iter().any(|name| **name == *variable), "{variable}");
+        }
+        assert!(!removed.iter().any(|name| name.to_string_lossy().starts_with("SHARDKEEP_ZONE__")));
     }
 }

@@ -6,9 +6,11 @@ pub mod batched_call;
 mod convert;
 pub mod fields;
 mod masked;
+mod presence_parts;
 mod reason;
 
 pub use convert::{Malformed, session_id};
+pub use presence_parts::presence_parts;
 pub use reason::{reason, with_reason};
 pub use tonic;
 

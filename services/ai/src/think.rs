@@ -55,10 +55,10 @@ impl ThinkService {
                     (thinker, result) = self.think(thinker, batch).await;
                     result
                 }
-                // The zone closed the stream or sent a malformed message.
+                // The zone disconnected, or its batch is malformed or too large.
                 Err(status) => {
                     debug!(%status, "stream ended");
-                    return;
+                    Err(status)
                 }
             };
             let failed = answer.is_err();

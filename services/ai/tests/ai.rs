@@ -98,6 +98,16 @@ async fn invalid_batch_ends_stream_with_status() {
 }
 
 #[tokio::test]
+async fn batch_above_the_message_limit_ends_stream_with_status() {
+    let mut client = serve(Config::default(), &CancellationToken::new()).await;
+    let (perceptions, outgoing) = mpsc::channel(1);
+    perceptions.send(batch(1, None, vec![wolf(7, 0, 0); 100_000])).await.unwrap();
+    let mut intents = client.think(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    let status = timeout(TIMEOUT, intents.message()).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "the zone logs this as an error");
+}
+
+#[tokio::test]
 async fn streams_beyond_the_limit_are_refused() {
     let config = Config { max_streams: 1, ..Config::default() };
     let mut client = serve(config, &CancellationToken::new()).await;

@@ -9,6 +9,9 @@ use tracing::warn;
 
 use crate::origin::Origin;
 
+/// Result of one entry, in characters. A list of all players would otherwise fill the pages and replies of the audit.
+const MAX_RESULT_CHARS: usize = 4_000;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Verdict {
@@ -55,8 +58,12 @@ impl AuditLog {
         audit::begin(&self.database, &invocation).await
     }
 
-    /// Writes the result of a command into its entry.
+    /// Writes the result of a command into its entry. A long result is cut.
     pub(crate) async fn finish(&self, entry: u64, verdict: Verdict, result: &str) -> Result<(), Error> {
+        let result = match result.char_indices().nth(MAX_RESULT_CHARS) {
+            Some((end, _)) => &format!("{}…", &result[..end]),
+            None => result,
+        };
         audit::finish(&self.database, entry, verdict.as_str(), result).await
     }
 
@@ -89,5 +96,24 @@ impl AuditLog {
         let Some(before) = number.checked_add(1) else { return Ok(None) };
         let newest = self.page(before, operator, 1).await?.into_iter().next();
         Ok(newest.filter(|entry| entry.id == number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_store::Schema;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn long_result_is_cut_in_the_audit() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("gm.db").display());
+        let audit = AuditLog::new(Database::open(&url, Schema::Gm).await.unwrap());
+        let entry =
+            audit.begin("ann", &Origin::grpc(None, None), "list the players online", "").await.unwrap();
+        audit.finish(entry, Verdict::Done, &"ü".repeat(100_000)).await.unwrap();
+        let result = audit.entry(entry, "ann").await.unwrap().unwrap().result;
+        assert_eq!(result, "ü".repeat(MAX_RESULT_CHARS) + "…");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shardkeep_daemon::unix_millis;
+use shardkeep_names::is_plain_line;
 use shardkeep_rpc::gm;
 use shardkeep_store::{Database, mutes};
 use tracing::{error, info, warn};
@@ -106,7 +107,9 @@ impl Console {
             Ok(command) => (command.name(), command.to_string()),
             Err(error) => ("malformed", format!("malformed command: {error}")),
         };
-        let audited_reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
+        let shown_reason =
+            if is_plain_line(&reason) { reason.clone() } else { reason.escape_debug().to_string() };
+        let audited_reason: String = shown_reason.chars().take(MAX_REASON_CHARS).collect();
         let entry = self
             .audit
             .begin(operator, from, &shown, &audited_reason)
@@ -146,10 +149,7 @@ impl Console {
         if command.changes() && reason.is_empty() {
             return Err(CommandError::NoReason);
         }
-        if reason.chars().count() > MAX_REASON_CHARS {
-            let message = format!("reason: longer than {MAX_REASON_CHARS} characters");
-            return Err(CommandError::Malformed(message));
-        }
+        check_reason(reason)?;
         let services = CommandServices {
             peers: &self.peers,
             players: &self.players,
@@ -174,7 +174,29 @@ impl Console {
     }
 }
 
+fn check_reason(reason: &str) -> Result<(), CommandError> {
+    if reason.chars().count() <= MAX_REASON_CHARS && is_plain_line(reason) {
+        return Ok(());
+    }
+    Err(CommandError::Malformed(format!(
+        "reason: must have at most {MAX_REASON_CHARS} characters, in one line and without bidirectional controls"
+    )))
+}
+
 fn authorise(session: &OperatorSession, command: &Command) -> Result<(), CommandError> {
     let (minimum_role, actual_role) = (command.right().minimum_role(), session.role());
     if actual_role >= minimum_role { Ok(()) } else { Err(CommandError::Denied { minimum_role, actual_role }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reason_of_several_lines_or_with_bidi_control_is_refused() {
+        assert!(check_reason("spam").is_ok());
+        for wrong in ["one\ntwo", "a\u{202e}b", &"x".repeat(501)] {
+            assert!(matches!(check_reason(wrong), Err(CommandError::Malformed(_))), "{wrong:?}");
+        }
+    }
 }

@@ -19,9 +19,9 @@ use crate::{
     token::Token,
 };
 
-/// Entries in one answer to Audit: the default and the maximum.
+/// Entries in one answer to Audit: the default and the maximum, which fits one message.
 const AUDIT_PAGE: u32 = 100;
-const MAX_AUDIT_PAGE: u32 = 1_000;
+const MAX_AUDIT_PAGE: u32 = 500;
 
 pub(crate) struct GmService {
     console: Arc<Console>,

@@ -18,7 +18,6 @@ mod origin;
 mod password;
 mod peers;
 mod players;
-mod repeated_warning;
 mod role;
 mod sessions;
 mod sign_in;

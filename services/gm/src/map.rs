@@ -12,8 +12,8 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
-use tracing::debug;
+use tonic::{Code, Request};
+use tracing::{debug, error};
 
 use crate::{metrics, peers::Peers};
 
@@ -130,8 +130,12 @@ async fn observe(peers: Peers, zone: Instance, interval: Duration, latest: Lates
     loop {
         // A restarted zone has another address.
         let present = peers.find(DaemonKind::Zone, &name).unwrap_or_else(|_| zone.clone());
-        if let Err(error) = watch_zone(&peers, &present, interval, &latest, &mut backoff).await {
-            debug!(zone = name, %error, "the stream of snapshots ended");
+        match watch_zone(&peers, &present, interval, &latest, &mut backoff).await {
+            // The next stream will end in the same way.
+            Err(status) if status.code() == Code::OutOfRange => {
+                error!(zone = name, %status, "the live map lacks a zone: its snapshot is too large for a message");
+            }
+            ended => debug!(zone = name, ?ended, "the stream of snapshots ended"),
         }
         latest.lock().remove(&name);
         backoff.wait().await;

@@ -7,13 +7,12 @@ use argon2::{
     Argon2,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
+use shardkeep_names::prepare_password;
 use shardkeep_types::Secret;
 use tokio::sync::Semaphore;
 
 /// Shortest accepted password.
 pub(crate) const MIN_CHARS: usize = 10;
-/// Longest accepted password. It bounds the work of hashing.
-const MAX_CHARS: usize = 256;
 /// Hashes computed at once, and attempts that may wait for one. Further attempts get [`PasswordError::Busy`].
 const MAX_CONCURRENT: usize = 2;
 const MAX_WAITING: usize = 16;
@@ -27,8 +26,10 @@ pub(crate) struct Passwords {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PasswordError {
-    #[error("a password must have {MIN_CHARS} to {MAX_CHARS} characters")]
-    Length,
+    #[error("a password must have at least {MIN_CHARS} characters")]
+    Short,
+    #[error(transparent)]
+    Invalid(#[from] shardkeep_names::PasswordError),
     #[error("too many operators sign in at once; try again in a few seconds")]
     Busy,
     #[error("the password could not be hashed: {0}")]
@@ -45,27 +46,27 @@ impl Passwords {
 
     /// Hashes a new password, in PHC string format.
     pub(crate) async fn hash(&self, password: Secret<String>) -> Result<String, PasswordError> {
-        if !(MIN_CHARS..=MAX_CHARS).contains(&password.expose().chars().count()) {
-            return Err(PasswordError::Length);
+        let password = Secret::new(prepare_password(password.expose())?);
+        if password.expose().chars().count() < MIN_CHARS {
+            return Err(PasswordError::Short);
         }
         self.run(move || hash(password.expose())).await?
     }
 
-    /// Whether the password matches the hash. Without a hash (the operator is unknown or has no password) the result
-    /// is false after the same amount of work.
+    /// Whether the password matches the hash. Without a hash (the operator is unknown or has no password), or with a
+    /// password that cannot be set, the result is false after the same amount of work.
     pub(crate) async fn verify(
         &self,
         password: Secret<String>,
         hash: Option<String>,
     ) -> Result<bool, PasswordError> {
+        let prepared = prepare_password(password.expose());
+        let possible = prepared.is_ok() && hash.is_some();
+        let password = Secret::new(prepared.unwrap_or_default());
         self.run(move || {
-            let known = hash.is_some();
             let hash = hash.as_deref().or_else(|| dummy_hash().as_deref()).map(PasswordHash::new);
             let Some(Ok(hash)) = hash else { return false };
-            let within_limit = password.expose().len() <= MAX_CHARS * 4;
-            within_limit
-                && Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok()
-                && known
+            Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok() && possible
         })
         .await
     }
@@ -111,9 +112,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn passwords_outside_length_limits_are_refused() {
+    async fn password_of_wrong_length_or_with_controls_is_refused() {
         let passwords = Passwords::new();
-        assert!(matches!(passwords.hash(secret("short")).await, Err(PasswordError::Length)));
-        assert!(matches!(passwords.hash(secret(&"x".repeat(257))).await, Err(PasswordError::Length)));
+        assert!(matches!(passwords.hash(secret("short")).await, Err(PasswordError::Short)));
+        for wrong in ["x".repeat(129), "correct\u{7}horse".into()] {
+            assert!(matches!(passwords.hash(secret(&wrong)).await, Err(PasswordError::Invalid(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn composed_and_decomposed_passwords_are_equal() {
+        let passwords = Passwords::new();
+        let hash = passwords.hash(secret("p\u{e9}ch\u{e9} melba")).await.unwrap();
+        assert!(passwords.verify(secret("pe\u{301}che\u{301} melba"), Some(hash)).await.unwrap());
     }
 }

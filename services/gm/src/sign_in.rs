@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use shardkeep_daemon::unix_millis;
+use shardkeep_names::is_plain_line;
 use shardkeep_store::{Database, operators};
 use shardkeep_types::Secret;
 use tracing::{info, warn};
@@ -12,7 +13,6 @@ use crate::{
     metrics,
     origin::Origin,
     password::{PasswordError, Passwords},
-    repeated_warning::RepeatedWarning,
     role::Role,
     sessions::{OperatorSession, SessionError, Sessions},
     throttle::Throttle,
@@ -23,8 +23,6 @@ use crate::{
 const ADMIN: &str = "admin";
 /// No operator has a longer name.
 const MAX_NAME_BYTES: usize = 64;
-/// Throttled attempts cause at most one warning in this time.
-const THROTTLE_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignInError {
@@ -72,7 +70,6 @@ pub(crate) struct SignIn {
     audit: AuditLog,
     passwords: Passwords,
     throttle: Throttle,
-    throttle_warning: RepeatedWarning,
     /// Public address of the console, without a trailing slash.
     url: String,
     link_lifetime: Duration,
@@ -87,8 +84,7 @@ impl SignIn {
         link_lifetime: Duration,
     ) -> Self {
         let (passwords, throttle) = (Passwords::new(), Throttle::default());
-        let throttle_warning = RepeatedWarning::new(THROTTLE_WARNING_INTERVAL);
-        Self { database, sessions, audit, passwords, throttle, throttle_warning, url, link_lifetime }
+        Self { database, sessions, audit, passwords, throttle, url, link_lifetime }
     }
 
     pub(crate) async fn by_password(
@@ -97,6 +93,8 @@ impl SignIn {
         password: Secret<String>,
         from: &Origin,
     ) -> Result<SignedIn, SignInError> {
+        // No operator has such a name, and it does not belong into logs and the audit.
+        let operator = if is_possible_name(operator) { operator } else { "" };
         let result = self.check_password(operator, password, from).await;
         self.record(operator, "sign in", from, result.as_ref().err()).await;
         let role = result?;
@@ -110,7 +108,6 @@ impl SignIn {
         password: Secret<String>,
         from: &Origin,
     ) -> Result<Role, SignInError> {
-        let operator = if operator.len() > MAX_NAME_BYTES { "" } else { operator };
         self.throttle.attempt_password(operator, from.address(), Instant::now()).map_err(throttled)?;
         let known = operators::get(&self.database, operator).await?;
         let hash = known.as_ref().and_then(|known| known.password.clone());
@@ -212,14 +209,13 @@ impl SignIn {
     }
 
     async fn record(&self, operator: &str, action: &str, from: &Origin, error: Option<&SignInError>) {
-        let operator: String = operator.chars().take(MAX_NAME_BYTES).collect();
-        self.count_and_log(&operator, action, from, error);
+        self.count_and_log(operator, action, from, error);
         match error {
-            None => self.audit.record(&operator, from, action, Verdict::Done, "").await,
+            None => self.audit.record(operator, from, action, Verdict::Done, "").await,
             // Counted and logged only: a flood must not fill the audit.
             Some(SignInError::Throttled(_)) => {}
             Some(error) => {
-                self.audit.record(&operator, from, action, Verdict::Denied, &error.to_string()).await;
+                self.audit.record(operator, from, action, Verdict::Denied, &error.to_string()).await;
             }
         }
     }
@@ -228,16 +224,30 @@ impl SignIn {
         metrics::sign_in(error.map_or("ok", SignInError::label));
         match error {
             None => info!(operator, origin = %from, "{action}"),
+            // The daemon limits warnings by their place in the code. A flood of these must not hide the other refusals.
             Some(error @ SignInError::Throttled(_)) => {
-                if let Some(suppressed) = self.throttle_warning.occurred(Instant::now()) {
-                    warn!(operator, origin = %from, %error, suppressed, "{action}: refused");
-                }
+                warn!(operator, origin = %from, %error, "{action}: throttled");
             }
             Some(error) => warn!(operator, origin = %from, %error, "{action}: refused"),
         }
     }
 }
 
+fn is_possible_name(operator: &str) -> bool {
+    operator.len() <= MAX_NAME_BYTES && is_plain_line(operator)
+}
+
 fn throttled(wait: Duration) -> SignInError {
     SignInError::Throttled(wait.as_secs().max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operator_name_with_controls_or_too_long_is_impossible() {
+        assert!(is_possible_name("ann-2"));
+        assert!(["a\nb", "a\u{202e}b", &"x".repeat(65)].iter().all(|name| !is_possible_name(name)));
+    }
 }

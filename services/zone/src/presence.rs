@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shardkeep_rpc::world;
+use shardkeep_rpc::{presence_parts, world};
 use shardkeep_sim::Sim;
 use shardkeep_types::{CharacterId, InstanceId};
 use tokio::sync::mpsc;
@@ -44,27 +44,29 @@ impl Presence {
         if is_unchanged || !tick.is_multiple_of(REPORT_TICKS) {
             return;
         }
-        let Some(stream) = &self.stream else {
+        let (changed, gone) = (std::mem::take(&mut self.changed), std::mem::take(&mut self.gone));
+        if self.stream.is_none() {
             // A new stream begins with a complete report.
-            self.changed.clear();
-            self.gone.clear();
             return;
-        };
+        }
         let all_characters = players.iter().map(|player| player.character);
         let characters: Vec<CharacterId> =
-            if self.complete { all_characters.collect() } else { self.changed.iter().copied().collect() };
-        let report = world::PresenceReport {
+            if self.complete { all_characters.collect() } else { changed.into_iter().collect() };
+        self.send(world::PresenceReport {
             zone: Some(me.into()),
             complete: self.complete,
             present: characters
                 .into_iter()
                 .filter_map(|character| present(character, me, players, sim))
                 .collect(),
-            gone: self.gone.iter().map(|character| character.0).collect(),
-        };
-        self.changed.clear();
-        self.gone.clear();
-        match stream.try_send(report) {
+            gone: gone.into_iter().map(|character| character.0).collect(),
+        });
+    }
+
+    fn send(&mut self, report: world::PresenceReport) {
+        let Some(stream) = &self.stream else { return };
+        let sent = presence_parts(report).into_iter().try_for_each(|part| stream.try_send(part));
+        match sent {
             Ok(()) => self.complete = false,
             Err(mpsc::error::TrySendError::Full(_)) => {
                 metrics::dropped("presence");
@@ -89,4 +91,22 @@ fn present(character: CharacterId, me: &InstanceId, players: &Players, sim: &Sim
         zone: me.name.clone(),
         epoch: player.epoch.0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_of_a_large_zone_is_sent_in_parts() {
+        let (stream, mut reports) = mpsc::channel(REPORT_QUEUE);
+        let mut presence = Presence::default();
+        presence.open(stream);
+        let present = vec![world::Presence::default(); 25_000];
+        presence.send(world::PresenceReport { complete: true, present, ..Default::default() });
+        let sent: Vec<_> = std::iter::from_fn(|| reports.try_recv().ok()).collect();
+        let parts: Vec<_> = sent.iter().map(|report| (report.complete, report.present.len())).collect();
+        assert_eq!(parts, [(true, 10_000), (false, 10_000), (false, 5_000)]);
+        assert!(!presence.complete, "the next report contains changes only");
+    }
 }

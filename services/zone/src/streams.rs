@@ -55,9 +55,14 @@ impl Streams {
                 if let Some(instance) = choose_instance(&directory, world, turn) {
                     let began = std::time::Instant::now();
                     let ended = run(streams.clone(), instance).await;
-                    // A standby answers with this code. The leader is asked next.
-                    if ended.code() != Code::FailedPrecondition {
-                        tracing::debug!(status = %ended, "a stream ended");
+                    match ended.code() {
+                        // A standby answers with this code. The leader is asked next.
+                        Code::FailedPrecondition => {}
+                        // The next stream will end in the same way.
+                        Code::OutOfRange => {
+                            tracing::error!(status = %ended, "a stream ended: a message is too large");
+                        }
+                        _ => tracing::debug!(status = %ended, "a stream ended"),
                     }
                     if began.elapsed() > OPEN_DEADLINE {
                         backoff.reset();

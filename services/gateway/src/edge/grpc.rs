@@ -38,6 +38,8 @@ use crate::{
 const MAX_TICKET_LIFETIME: Duration = Duration::from_secs(120);
 /// Longest announcement, in bytes.
 const ANNOUNCEMENT: usize = 1_024;
+/// Sessions in one page. A session has less than 200 bytes, so a page fits a message.
+const SESSIONS_PAGE: usize = 10_000;
 
 pub(crate) struct Service {
     app: Arc<App>,
@@ -71,6 +73,20 @@ impl Service {
             self.app.end(session, Ending::new(client_error_code(code), detail));
         }
         count(sessions)
+    }
+}
+
+fn info(session: &Session, now_ms: u64) -> SessionInfo {
+    let state = session.lock();
+    SessionInfo {
+        session: session.id().as_bytes().to_vec(),
+        account: session.account().0,
+        account_name: session.account_name().to_owned(),
+        world: session.world().0,
+        address: state.address().to_string(),
+        link_dead: !state.is_connected(),
+        age_ms: now_ms.saturating_sub(session.started_ms()),
+        generation: session.generation().0,
     }
 }
 
@@ -155,33 +171,26 @@ impl Gateway for Service {
         &self,
         request: Request<ListSessionsRequest>,
     ) -> Result<Response<ListSessionsReply>, Status> {
-        let now = unix_millis();
-        let account = request.into_inner().account.map(AccountId);
-        let info = |session: Arc<Session>| {
-            let state = session.lock();
-            SessionInfo {
-                session: session.id().as_bytes().to_vec(),
-                account: session.account().0,
-                account_name: session.account_name().to_owned(),
-                world: session.world().0,
-                address: state.address().to_string(),
-                link_dead: !state.is_connected(),
-                age_ms: now.saturating_sub(session.started_ms()),
-                generation: session.generation().0,
-            }
-        };
-        let (sessions, tickets) = match account {
-            None => (self.app.sessions().all(), Vec::new()),
+        let ListSessionsRequest { account, sessions, after } = request.into_inner();
+        check_request_count("sessions", &sessions)?;
+        let (table, mut reply) = (self.app.sessions(), ListSessionsReply::default());
+        let found = if let Some(account) = account.map(AccountId) {
             // Tickets first: a ticket that becomes a session meanwhile is listed twice, and never missed.
-            Some(account) => {
-                let tickets = self.app.tickets().of_account(account, Instant::now());
-                (self.app.sessions().of_account(account), tickets)
-            }
+            let tickets = self.app.tickets().of_account(account, Instant::now());
+            reply.tickets = tickets.into_iter().map(|generation| generation.0).collect();
+            table.of_account(account)
+        } else if sessions.is_empty() {
+            let after = (!after.is_empty()).then(|| session_id(&after)).transpose()?;
+            let (page, next) = table.page(after, SESSIONS_PAGE);
+            reply.next = next.map(|id| id.as_bytes().to_vec()).unwrap_or_default();
+            page
+        } else {
+            let ids = sessions.iter().map(|id| session_id(id)).collect::<Result<Vec<_>, _>>()?;
+            ids.into_iter().filter_map(|id| table.get(id)).collect()
         };
-        Ok(Response::new(ListSessionsReply {
-            sessions: sessions.into_iter().map(info).collect(),
-            tickets: tickets.into_iter().map(|generation| generation.0).collect(),
-        }))
+        let now = unix_millis();
+        reply.sessions = found.iter().map(|session| info(session, now)).collect();
+        Ok(Response::new(reply))
     }
 
     async fn list_costs(&self, _: Request<ListCostsRequest>) -> Result<Response<ListCostsReply>, Status> {

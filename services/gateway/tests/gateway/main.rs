@@ -438,6 +438,31 @@ async fn revocations_end_sessions_after_reconnecting_to_login() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_list_is_limited_to_given_sessions_and_to_later_pages() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let players = [cluster.player("gateway-1", 7).await, cluster.player("gateway-1", 8).await];
+    let mut ids = players.each_ref().map(|player| player.session.as_bytes().to_vec());
+    ids.sort_unstable();
+    let [first, second] = &ids;
+    let gm = cluster.operator().await;
+    let mut client = cluster.gateway_client_as(&gm, "gateway-1");
+    let mut list = async |sessions: Vec<Vec<u8>>, after: &[u8]| {
+        let after = after.to_vec();
+        let request = ListSessionsRequest { sessions, after, ..ListSessionsRequest::default() };
+        let reply = client.list_sessions(request).await?.into_inner();
+        assert!(reply.next.is_empty(), "two sessions fit one page");
+        Ok::<Vec<_>, tonic::Status>(reply.sessions.into_iter().map(|session| session.session).collect())
+    };
+    assert_eq!(list(vec![second.clone(), vec![0; 16]], &[]).await.unwrap(), ids[1..]);
+    assert_eq!(list(vec![], &[]).await.unwrap(), ids);
+    assert_eq!(list(vec![], first).await.unwrap(), ids[1..]);
+    let refused = list(vec![first.clone(); 1_025], &[]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closed_world_warns_and_disconnects_players_but_keeps_staff() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::json;
+use shardkeep_names::is_plain_line;
 use shardkeep_rpc::{gateway, gm, world};
 use shardkeep_types::{DaemonKind, WorldId};
 
@@ -22,9 +23,9 @@ impl TryFrom<gm::Broadcast> for Broadcast {
 
     fn try_from(broadcast: gm::Broadcast) -> Result<Self, CommandError> {
         let text = broadcast.text.trim();
-        if text.is_empty() || text.chars().count() > MAX_TEXT_CHARS || text.chars().any(char::is_control) {
+        if text.is_empty() || text.chars().count() > MAX_TEXT_CHARS || !is_plain_line(text) {
             return Err(CommandError::Malformed(format!(
-                "text: must have 1 to {MAX_TEXT_CHARS} characters and no control characters"
+                "text: must have 1 to {MAX_TEXT_CHARS} characters, in one line and without bidirectional controls"
             )));
         }
         Ok(Self { world: WorldId(broadcast.world), text: text.to_owned() })

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 use shardkeep_cluster::set_operator;
+use shardkeep_names::is_plain_line;
 use shardkeep_rpc::accounts;
 use shardkeep_store::Database;
 use shardkeep_types::DaemonKind;
@@ -180,15 +181,16 @@ impl Outcome {
     }
 }
 
-/// A name without surrounding spaces. It must have 1 to 64 characters and no control characters.
+/// A name without surrounding spaces. It must be a plain line of 1 to 64 characters.
 pub(crate) fn checked_name(field: &str, text: &str) -> Result<String, CommandError> {
     let text = text.trim();
     let fits = (1..=MAX_NAME_CHARS).contains(&text.chars().count());
-    if fits && !text.chars().any(char::is_control) {
+    if fits && is_plain_line(text) {
         return Ok(text.to_owned());
     }
     Err(CommandError::Malformed(format!(
-        "{field}: {text:?} is not a name of 1 to {MAX_NAME_CHARS} characters without control characters"
+        "{field}: {text:?} is not a name of 1 to {MAX_NAME_CHARS} characters without control characters and \
+         bidirectional controls"
     )))
 }
 

@@ -137,6 +137,8 @@ mod tests {
             Wire::Drain(gm::Drain { kind: "toaster".into(), name: "x".into() }),
             Wire::Operator(gm::Operator { name: "bob".into(), role: "god".into(), password: String::new() }),
             Wire::Broadcast(gm::Broadcast { world: 0, text: "\u{7}".into() }),
+            Wire::Broadcast(gm::Broadcast { world: 0, text: "a\u{202e}b".into() }),
+            Wire::Ban(gm::Ban { account: "a\u{2066}b".into(), hours: 1 }),
             Wire::Teleport(gm::Teleport { character: "x".into(), x_mm: -1, ..Default::default() }),
             Wire::LogOut(gm::Target { selector: Some(gm::target::Selector::Character("x".into())) }),
             Wire::Maintenance(gm::Maintenance { world: 0, closed: true, seconds: None }),

@@ -69,7 +69,7 @@ impl StandInGateway {
     /// Sets the sessions and tickets that the gateway lists from now on, for every account.
     pub(crate) fn hold(&self, sessions: &[gateway::SessionInfo], tickets: &[u64]) {
         let (sessions, tickets) = (sessions.to_vec(), tickets.to_vec());
-        *self.holds.lock().unwrap() = gateway::ListSessionsReply { sessions, tickets };
+        *self.holds.lock().unwrap() = gateway::ListSessionsReply { sessions, tickets, ..Default::default() };
     }
 
     pub(crate) fn refuse(&self, refuses: bool) {

@@ -229,7 +229,7 @@ impl world_server::World for WorldService {
         let watch = |app: &mut App, watchers: &mut Watchers, now| {
             run_if_leader(app, now, |app, _, _| {
                 let present: Vec<_> = app.presence().iter().map(convert::presence).collect();
-                Ok(watchers.add(&present))
+                Ok(watchers.add(present))
             })
         };
         let reports = self.handle.ask_with_watchers(watch).await??;

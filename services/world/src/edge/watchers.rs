@@ -1,6 +1,9 @@
 //! Watchers of presence: chat and the operators' console.
 
-use shardkeep_rpc::world::{Presence, PresenceReport};
+use shardkeep_rpc::{
+    presence_parts,
+    world::{Presence, PresenceReport},
+};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -10,26 +13,15 @@ use crate::metrics::WATCHERS_LOST;
 /// counter WATCHERS_LOST.
 const WATCHER_QUEUE: usize = 1024;
 
-/// Characters in one report, so that a report stays below the limit of a message.
-const REPORT_CHARACTERS: usize = 10_000;
-
 #[derive(Default)]
 pub(crate) struct Watchers(Vec<mpsc::Sender<Result<PresenceReport, Status>>>);
 
 impl Watchers {
-    /// The stream of a new watcher. It begins with all present characters: a complete report, and further reports if one
-    /// message cannot hold all.
-    pub(crate) fn add(&mut self, present: &[Presence]) -> mpsc::Receiver<Result<PresenceReport, Status>> {
+    /// The stream of a new watcher. It begins with a complete report of all present characters.
+    pub(crate) fn add(&mut self, present: Vec<Presence>) -> mpsc::Receiver<Result<PresenceReport, Status>> {
         let (sender, receiver) = mpsc::channel(WATCHER_QUEUE);
-        let (first, rest) = present.split_at(present.len().min(REPORT_CHARACTERS));
-        let report = |complete, present: &[Presence]| PresenceReport {
-            complete,
-            present: present.to_vec(),
-            ..PresenceReport::default()
-        };
-        let mut reports = std::iter::once(report(true, first))
-            .chain(rest.chunks(REPORT_CHARACTERS).map(|part| report(false, part)));
-        if reports.all(|report| sender.try_send(Ok(report)).is_ok()) {
+        let complete = PresenceReport { complete: true, present, ..PresenceReport::default() };
+        if presence_parts(complete).into_iter().all(|part| sender.try_send(Ok(part)).is_ok()) {
             self.0.push(sender);
         }
         receiver
@@ -59,8 +51,8 @@ mod tests {
     #[test]
     fn slow_watcher_is_dropped_and_others_continue() {
         let mut watchers = Watchers::default();
-        let _slow = watchers.add(&[]);
-        let mut quick = watchers.add(&[]);
+        let _slow = watchers.add(vec![]);
+        let mut quick = watchers.add(vec![]);
         assert!(quick.try_recv().unwrap().unwrap().complete);
         for _ in 0..WATCHER_QUEUE {
             watchers.publish(&PresenceReport::default());
@@ -69,18 +61,5 @@ mod tests {
         assert_eq!(watchers.0.len(), 1);
         watchers.close_all();
         assert!(matches!(quick.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
-    }
-
-    #[test]
-    fn many_characters_are_reported_in_parts() {
-        let present: Vec<_> =
-            (1..=25_000).map(|character| Presence { character, ..Presence::default() }).collect();
-        let mut watcher = Watchers::default().add(&present);
-        let mut parts = Vec::new();
-        while let Ok(report) = watcher.try_recv() {
-            let report = report.unwrap();
-            parts.push((report.complete, report.present.len()));
-        }
-        assert_eq!(parts, [(true, 10_000), (false, 10_000), (false, 5_000)]);
     }
 }

@@ -40,6 +40,8 @@ const BATCH_WINDOW: Duration = Duration::from_millis(50);
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Lists on the way to one follower. Overflow: its task waits, and the backlog of the hub grows.
 const FOLLOWER_QUEUE: usize = 16;
+/// Revocations in one message. Their details are reasons of bans, of at most some 300 bytes.
+const LIST: usize = 10_000;
 /// Sessions looked up in one statement.
 const CHUNK: usize = 5_000;
 
@@ -110,26 +112,33 @@ impl Follower {
         loop {
             let found = tokio::select! {
                 Ok(()) = self.closed.changed() => match &*self.closed.borrow_and_update() {
-                    Some(closed) => Ok(closures(closed)),
+                    Some(closed) => Ok(vec![closures(closed)]),
                     None => continue,
                 },
                 held = self.holding.message() => match held {
-                    Ok(Some(held)) => outdated(&self.database, &held).await.map(list),
+                    Ok(Some(held)) => outdated(&self.database, &held).await.map(lists),
                     Ok(None) | Err(_) => return "the gateway left",
                 },
                 updates = self.updates.recv() => match updates {
-                    Ok(found) => self.batch_updates(found.to_vec()).await.map(list),
+                    Ok(found) => self.batch_updates(found.to_vec()).await.map(lists),
                     Err(RecvError::Lagged(_)) => Err(too_slow()),
                     Err(RecvError::Closed) => return "login ends",
                 },
-                () = tokio::time::sleep(HEARTBEAT) => Ok(RevocationList::default()),
+                () = tokio::time::sleep(HEARTBEAT) => Ok(lists(Vec::new())),
             };
-            let last = found.is_err();
-            if self.out.send(found).await.is_err() {
-                return "the gateway disconnected";
-            }
-            if last {
-                return "the gateway has to connect again";
+            match found {
+                Ok(lists) => {
+                    for list in lists {
+                        if self.out.send(Ok(list)).await.is_err() {
+                            return "the gateway disconnected";
+                        }
+                    }
+                }
+                Err(status) => {
+                    // Fails if the gateway has disconnected.
+                    let _ = self.out.send(Err(status)).await;
+                    return "the gateway has to connect again";
+                }
             }
         }
     }
@@ -170,16 +179,53 @@ async fn outdated(database: &Database, holding: &HeldSessions) -> Result<Vec<Rev
     Ok(outdated)
 }
 
-fn list(found: Vec<Revocation>) -> RevocationList {
+/// The messages of these revocations: at least one, because an empty list says that the stream is alive.
+fn lists(mut found: Vec<Revocation>) -> Vec<RevocationList> {
     let to_proto = |it: Revocation| ProtoRevocation {
         account: it.account.0,
         below_generation: it.below.0,
         code: it.cause.code,
         detail: it.cause.detail,
     };
-    RevocationList { revocations: found.into_iter().map(to_proto).collect(), closures: None }
+    let mut lists = Vec::new();
+    loop {
+        let rest = found.split_off(found.len().min(LIST));
+        let revocations = found.into_iter().map(to_proto).collect();
+        lists.push(RevocationList { revocations, closures: None });
+        if rest.is_empty() {
+            return lists;
+        }
+        found = rest;
+    }
 }
 
 fn closures(closed: &Closures) -> RevocationList {
     RevocationList { revocations: Vec::new(), closures: Some(closed.to_proto(Instant::now())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use shardkeep_store::accounts::RevocationCause;
+
+    use super::*;
+
+    #[test]
+    fn many_revocations_are_sent_in_lists_below_the_message_limit() {
+        let banned = Revocation {
+            account: AccountId(u64::MAX),
+            below: Generation(u64::MAX),
+            cause: RevocationCause { code: 9, detail: "r".repeat(300) },
+            at_ms: 0,
+        };
+        let lists = lists(vec![banned; 20_001]);
+        let lengths: Vec<_> = lists.iter().map(|list| list.revocations.len()).collect();
+        assert_eq!(lengths, [LIST, LIST, 1]);
+        assert!(lists.iter().all(|list| list.encoded_len() < shardkeep_cluster::MESSAGE_LIMIT));
+    }
+
+    #[test]
+    fn no_revocations_are_sent_as_an_empty_list() {
+        assert_eq!(lists(Vec::new()), [RevocationList::default()]);
+    }
 }

@@ -1,6 +1,6 @@
 //! The time window of each poll of the store, by the database's clock. Polls overlap, because the timestamp of a statement is
-//! older than its commit. The window moves back further when the outcome of own logins is unknown, and when the
-//! database's clock was set back, as after a failover. Reading a revocation twice is harmless.
+//! older than its commit, and because the database's clock may be set back, as after a failover. The window moves back
+//! further when the outcome of own logins is unknown. Reading a revocation twice is harmless.
 
 use std::{
     collections::VecDeque,
@@ -58,6 +58,7 @@ pub(super) struct Window {
     from_ms: u64,
     /// Polls include own logins until they have caught up.
     full_scan: bool,
+    /// The last poll that read its window to the end.
     asked: Instant,
     answered: Instant,
     /// The database's clock between `asked` and `answered`.
@@ -96,24 +97,20 @@ impl Window {
 
     /// Moves the window forward. Returns how far the database's clock was set back, at least, if it was.
     pub(super) fn record_poll(&mut self, poll: &PollResult) -> Option<Duration> {
-        let behind = |since: Duration| (self.now_ms + millis(since)).saturating_sub(poll.now_ms);
-        let least = behind(poll.asked.saturating_duration_since(self.answered));
-        let most = behind(poll.answered.saturating_duration_since(self.asked));
-        // A needless step back costs little, but one at every full page would never reach the end.
-        let back = if poll.full_at_ms.is_some() { least } else { most };
-        self.from_ms = match poll.full_at_ms {
-            // Revocations since the last poll have timestamps of the new clock.
-            full_at_ms if back > OVERLAP_MS => {
-                let since = self.now_ms.saturating_sub(back).saturating_sub(OVERLAP_MS);
-                full_at_ms.map_or(since, |full| full.min(since))
-            }
+        if let Some(full_at_ms) = poll.full_at_ms {
             // The next poll must not read the same full page again.
-            Some(full_at_ms) => full_at_ms,
-            None => self.from_ms.max(poll.now_ms.saturating_sub(OVERLAP_MS)),
-        };
-        self.full_scan &= poll.full_at_ms.is_some();
+            self.from_ms = full_at_ms;
+            return None;
+        }
+        let since = |from: Instant, to: Instant| millis(to.saturating_duration_since(from));
+        // The time of the previous poll, by the present clock. If the clock was set back since then, in any number of
+        // steps, no later revocation has an earlier timestamp.
+        self.from_ms =
+            poll.now_ms.saturating_sub(since(self.asked, poll.answered)).saturating_sub(OVERLAP_MS);
+        let back = (self.now_ms + since(self.answered, poll.asked)).saturating_sub(poll.now_ms);
+        self.full_scan = false;
         (self.asked, self.answered, self.now_ms) = (poll.asked, poll.answered, poll.now_ms);
-        (least > OVERLAP_MS).then(|| Duration::from_millis(least))
+        (back > OVERLAP_MS).then(|| Duration::from_millis(back))
     }
 }
 
@@ -146,12 +143,14 @@ mod tests {
         let begin = Instant::now();
         let mut window = window(begin);
         assert_eq!(window.record_poll(&poll(begin, 200, START_MS + 200)), None);
-        assert_eq!(window.begin_ms(), START_MS + 200 - OVERLAP_MS);
+        assert_eq!(window.begin_ms(), START_MS - OVERLAP_MS);
         let full = PollResult { full_at_ms: Some(START_MS - 500), ..poll(begin, 400, START_MS + 400) };
         window.record_poll(&full);
         assert_eq!(window.begin_ms(), START_MS - 500);
         // No revocation is lost while the store does not answer.
         window.record_poll(&poll(begin, 60_000, START_MS + 60_000));
+        assert_eq!(window.begin_ms(), START_MS + 200 - OVERLAP_MS);
+        window.record_poll(&poll(begin, 60_200, START_MS + 60_200));
         assert_eq!(window.begin_ms(), START_MS + 60_000 - OVERLAP_MS);
     }
 
@@ -174,7 +173,7 @@ mod tests {
         assert_eq!(uncertain_logins.take(after(begin, 11_200)), (true, None));
         assert_eq!(window.begin_ms(), START_MS + 1_000 - OVERLAP_MS);
         window.record_poll(&poll(begin, 11_400, START_MS + 11_400));
-        assert!(!window.is_full_scan() && window.begin_ms() == START_MS + 11_400 - OVERLAP_MS);
+        assert!(!window.is_full_scan() && window.begin_ms() == START_MS + 10_800 - OVERLAP_MS);
         let over = after(begin, 11_000) + UNCERTAIN_FOR;
         assert_eq!(uncertain_logins.take(over), (false, Some(after(begin, 1_000))));
         assert_eq!(uncertain_logins.take(over), (false, None));
@@ -201,7 +200,35 @@ mod tests {
         // The next poll finds revocations with timestamps of the new clock.
         assert_eq!(window.begin_ms(), START_MS - 30_000 - OVERLAP_MS);
         assert_eq!(window.record_poll(&poll(begin, 5_400, START_MS + 5_400 - 30_000)), None);
-        assert_eq!(window.begin_ms(), START_MS + 5_400 - 30_000 - OVERLAP_MS);
+        assert_eq!(window.begin_ms(), START_MS + 5_200 - 30_000 - OVERLAP_MS);
+    }
+
+    #[test]
+    fn clock_set_back_in_small_steps_rewinds_the_window() {
+        let begin = Instant::now();
+        let mut window = window(begin);
+        window.record_poll(&poll(begin, 200, START_MS + 200));
+        window.record_poll(&poll(begin, 400, START_MS + 400 - 1_500));
+        window.record_poll(&poll(begin, 600, START_MS + 600 - 3_000));
+        let recorded_ms = START_MS + 500 - 3_000;
+        assert!(window.begin_ms() <= recorded_ms, "a revocation since the second step is found");
+    }
+
+    #[test]
+    fn clock_set_back_during_slow_full_page_rewinds_the_window() {
+        let begin = Instant::now();
+        let mut window = window(begin);
+        // The clock is 5 s behind when the statement ends.
+        let full_at_ms = Some(START_MS + 100);
+        let full = PollResult {
+            answered: after(begin, 4_200),
+            full_at_ms,
+            ..poll(begin, 200, START_MS + 4_200 - 5_000)
+        };
+        window.record_poll(&full);
+        window.record_poll(&poll(begin, 4_400, START_MS + 4_400 - 5_000));
+        let recorded_ms = START_MS + 4_100 - 5_000;
+        assert!(window.begin_ms() <= recorded_ms, "a revocation during the full page is found");
     }
 
     #[test]
