@@ -43,6 +43,13 @@ impl FakeRegistry {
         }
     }
 
+    /// Registers an instance in this state without a daemon.
+    pub fn announce(&self, instance: Instance) {
+        let name = instance.id.clone().expect("an instance has an id").name;
+        self.instances.lock().insert(name, instance.clone());
+        self.publish(instance);
+    }
+
     /// Says what a registry says of a daemon that it has not heard of for a lease.
     pub fn mark_offline(&self, name: &str) {
         self.change(name, |instance| instance.state = State::Offline.into());
