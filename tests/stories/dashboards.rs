@@ -9,11 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use shardkeep_stories::{Actor, shared};
-use shardkeep_testkit::Cluster;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use shardkeep_testkit::{Cluster, http_get};
 
 const PREFIX: &str = "shardkeep_";
 /// Work that one player's way into the world must have left in the counters.
@@ -241,13 +237,9 @@ async fn pages(cluster: &Cluster, path: &str) -> Result<BTreeMap<String, String>
 }
 
 pub(crate) async fn get(address: &str, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("not HTTP")?;
-    ensure!(head.contains(" 200 "), "{path}: {head}");
-    Ok(body.to_owned())
+    let (status, body) = http_get(address, path).await?;
+    ensure!(status == 200, "{path}: {status}");
+    Ok(body)
 }
 
 /// Names of all metrics of ours.

@@ -3,9 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use shardkeep_stories::{Actor, TIMEOUT, trade};
-use shardkeep_testkit::Cluster;
+use shardkeep_testkit::{Cluster, wait_until};
 use shardkeep_types::{EntityId, ItemId};
-use tokio::time::{Duration, Instant, sleep};
 
 #[tokio::test]
 async fn logs_query_shows_names_items_coins_and_place_of_trade_drop_and_pick_up() -> Result<()> {
@@ -45,17 +44,12 @@ async fn events(cluster: &Cluster, actor: &Actor, count: usize) -> Result<Vec<Va
         "SELECT event, attributes FROM log WHERE character = '{character}' \
          AND event IN ('trade', 'drop', 'pick_up') ORDER BY time"
     );
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
+    wait_until(&format!("{count} events of {}", actor.name), async || {
         let rows = cluster.run_cli(&["logs", "query", "--json", &sql], "").await?;
         let found = rows.lines().map(event).collect::<Result<Vec<_>>>()?;
-        if found.len() >= count {
-            return Ok(found);
-        }
-        ensure!(Instant::now() < deadline, "the log has {} of {count} events: {rows}", found.len());
-        // Daemons export logs in batches.
-        sleep(Duration::from_millis(200)).await;
-    }
+        Ok((found.len() >= count).then_some(found))
+    })
+    .await
 }
 
 /// The attributes of one log row. The row's event name is added under the key `event`.

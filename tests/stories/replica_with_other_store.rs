@@ -5,12 +5,8 @@ use std::{process::Stdio, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use shardkeep_stories::shared;
-use shardkeep_testkit::{Cluster, binary, wait_until};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    process::{Child, Command},
-};
+use shardkeep_testkit::{Cluster, binary, http_get, wait_until};
+use tokio::process::{Child, Command};
 
 /// Longest wait for something that should happen at once, on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,10 +25,11 @@ async fn replica_with_other_store_does_not_serve() -> Result<()> {
         let reason = wait_until(&description, async || {
             let Some(row) = row(cluster, &replica_name(kind)).await? else { return Ok(None) };
             ensure!(row.state == "starting", "{row:?}");
-            Ok(Some(readyz(&row.admin).await?).filter(|answer| answer.contains("another store")))
+            let (status, reason) = http_get(&row.admin, "/readyz").await?;
+            Ok((status == 503 && reason.contains("another store")).then_some(reason))
         });
         let reason = reason.await?;
-        ensure!(reason.contains("503") && reason.contains(&format!("end {kind}-1")), "{reason}");
+        ensure!(reason.contains(&format!("end {kind}-1")), "{reason}");
     }
     ensure!(cluster.ledger().await?.holds, "only the cluster's own dbcache is asked");
     for mut process in replicas {
@@ -89,12 +86,4 @@ struct Row {
 async fn row(cluster: &Cluster, name: &str) -> Result<Option<Row>> {
     let rows: Vec<Row> = serde_json::from_str(&cluster.run_cli(&["status", "--json"], "").await?)?;
     Ok(rows.into_iter().find(|row| row.name == name))
-}
-
-async fn readyz(admin: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(admin).await?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }

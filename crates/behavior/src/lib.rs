@@ -12,7 +12,6 @@ mod grid;
 mod memory;
 mod path;
 mod profile;
-mod random;
 mod tree;
 
 pub use creature::{Choice, think};
@@ -21,5 +20,5 @@ pub use grid::{GridError, Point, Square, WalkGrid};
 pub use memory::Memory;
 pub use path::{Pathfinder, Plan};
 pub use profile::CreatureProfile;
-pub use random::Random;
+pub use shardkeep_types::Random;
 pub use tree::{Behaviour, Condition, Node};

@@ -95,7 +95,7 @@ async fn both_replicas_receive_again_after_redis_failover() {
     let _turn = INTERRUPTION.lock().await;
     let gaps_before = gaps();
     let (first, second) = (Redis::start().await, Redis::start().await);
-    second.replicate(&first);
+    second.replicate(&first).await;
     let switch = AddressSwitch::start(first.address()).await;
     let url = format!("redis://{}", switch.address());
     let stayed = Bus::open(&url).unwrap();
@@ -103,7 +103,7 @@ async fn both_replicas_receive_again_after_redis_failover() {
     stayed.subscribed(TOPIC).await;
 
     second.promote();
-    first.replicate(&second);
+    first.replicate(&second).await;
     switch.switch_to(second.address());
     let moved = Bus::open(&url).unwrap();
     let mut at_moved = moved.subscribe(TOPIC);

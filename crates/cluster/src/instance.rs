@@ -51,6 +51,22 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// An instance without addresses, of the whole region.
+    pub fn new(id: InstanceId, state: State) -> Self {
+        Self {
+            id,
+            state,
+            world: WorldId(0),
+            grpc_address: String::new(),
+            client_address: String::new(),
+            admin_address: String::new(),
+            version: String::new(),
+            load: 0.0,
+            leadership: Leadership::None,
+            attributes: BTreeMap::new(),
+        }
+    }
+
     /// Whether this instance leads its world. It may be draining or offline.
     pub fn leads(&self) -> bool {
         self.leadership == Leadership::Leader

@@ -107,26 +107,15 @@ fn rank(instance: &Instance) -> (u64, bool, State) {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::{DaemonKind, WorldId};
+    use shardkeep_types::DaemonKind;
 
     use super::*;
-    use crate::Leadership;
 
     const GRACE: Duration = Duration::from_secs(3);
 
     fn instance(name: &str, incarnation: u64, state: State) -> Instance {
-        Instance {
-            id: InstanceId { kind: DaemonKind::Login, name: name.into(), incarnation },
-            state,
-            world: WorldId(0),
-            grpc_address: String::new(),
-            client_address: String::new(),
-            admin_address: String::new(),
-            version: String::new(),
-            load: 0.0,
-            leadership: Leadership::None,
-            attributes: BTreeMap::new(),
-        }
+        let id = InstanceId { kind: DaemonKind::Login, name: name.into(), incarnation };
+        Instance::new(id, state)
     }
 
     fn names(merge: &MergedView) -> Vec<String> {

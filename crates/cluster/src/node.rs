@@ -85,16 +85,12 @@ impl Node {
         let others = others.map(|registry| dialer.channel(DaemonKind::Registry, registry));
         let incarnation = incarnation::choose(others, kind, &name, unix_millis()).await;
         let instance = Instance {
-            id: InstanceId { kind, name, incarnation },
-            state: State::Starting,
             world: settings.cluster.world(),
             grpc_address,
-            client_address: String::new(),
             admin_address: host.admin_address(&daemon.bound().admin),
             version: env!("CARGO_PKG_VERSION").into(),
-            load: 0.0,
-            leadership: Leadership::None,
             attributes: region(&settings.cluster),
+            ..Instance::new(InstanceId { kind, name, incarnation }, State::Starting)
         };
         let node = Self {
             inner: Arc::new(Inner {

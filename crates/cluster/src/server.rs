@@ -23,8 +23,6 @@ const MAX_HANDSHAKES: usize = 128;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// Bound of the connections that wait to be served. Further handshakes wait.
 const INCOMING_QUEUE: usize = 64;
-/// Pause after a failed accept, for example without free file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time for open streams to end by themselves. Then they are closed.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
@@ -73,19 +71,8 @@ async fn accept(
 ) {
     let acceptor = TlsAcceptor::from(Arc::new(identity.server_config()));
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "can not accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    let accepting = || shardkeep_daemon::accept(|| listener.accept());
+    while let Some((stream, address)) = stop.run_until_cancelled(accepting()).await {
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
         let (acceptor, identity, incoming_sender) =
             (acceptor.clone(), identity.clone(), incoming_sender.clone());

@@ -191,23 +191,16 @@ fn conflict_message(conflicting_peer: &Instance, identities: &[StoreIdentity]) -
 mod tests {
     use std::collections::BTreeMap;
 
-    use shardkeep_types::{DaemonKind, InstanceId, WorldId};
+    use shardkeep_types::{DaemonKind, InstanceId};
 
     use super::*;
-    use crate::Leadership;
 
     fn login(name: &str, incarnation: u64, state: State, identities: &str) -> Instance {
+        let id = InstanceId { kind: DaemonKind::Login, name: name.into(), incarnation };
         Instance {
-            id: InstanceId { kind: DaemonKind::Login, name: name.into(), incarnation },
-            state,
-            world: WorldId(0),
             grpc_address: "127.0.0.1:1".into(),
-            client_address: String::new(),
-            admin_address: String::new(),
-            version: String::new(),
-            load: 0.0,
-            leadership: Leadership::None,
             attributes: BTreeMap::from([(STORES_ATTRIBUTE.to_owned(), identities.to_owned())]),
+            ..Instance::new(id, state)
         }
     }
 

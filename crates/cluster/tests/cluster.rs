@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shardkeep_cluster::{Dialer, Node, OperatorName, certs};
-use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Settings};
+use shardkeep_cluster::{Dialer, Node, certs};
+use shardkeep_daemon::Daemon;
 use shardkeep_rpc::control::{DrainRequest, control_client::ControlClient};
+use shardkeep_testkit::FakeCluster;
 use shardkeep_types::{DaemonKind, WorldId};
 use tonic::{Code, service::Routes, transport::Channel};
 use tonic_health::pb::{
@@ -13,45 +14,13 @@ use tonic_health::pb::{
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-struct TestCluster {
-    dir: tempfile::TempDir,
-}
-
-impl TestCluster {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        certs::make_ca(dir.path()).unwrap();
-        Self { dir }
-    }
-
-    fn settings(&self, kind: DaemonKind, name: &str, world: u32) -> Settings<()> {
-        let files = certs::issue(self.dir.path(), kind, name, WorldId(world)).unwrap();
-        Settings {
-            daemon: DaemonConfig { name: name.into(), ..DaemonConfig::default() },
-            cluster: ClusterConfig {
-                ca: files.ca,
-                cert: files.cert,
-                key: files.key,
-                world,
-                ..ClusterConfig::default()
-            },
-            ..Settings::default()
-        }
-    }
-
-    /// A zone of world 1 with no gRPC services except `Control` and health.
-    async fn zone(&self) -> (Daemon, Node) {
-        let daemon = Daemon::new(DaemonKind::Zone, "zone-1");
-        let settings = self.settings(DaemonKind::Zone, "zone-1", 1);
-        let node = Node::join(&settings, &daemon, DaemonKind::Zone).await.unwrap();
-        node.serve(Routes::default());
-        (daemon, node)
-    }
-
-    fn channel(&self, caller: DaemonKind, name: &str, callee: DaemonKind, address: &str) -> Channel {
-        let files = certs::issue(self.dir.path(), caller, name, WorldId(0)).unwrap();
-        Dialer::new(Arc::new(files.load().unwrap())).channel(callee, address)
-    }
+/// A zone of world 1 with no gRPC services except `Control` and health.
+async fn zone(cluster: &FakeCluster) -> (Daemon, Node) {
+    let daemon = Daemon::new(DaemonKind::Zone, "zone-1");
+    let settings = cluster.settings::<()>(DaemonKind::Zone, "zone-1");
+    let node = Node::join(&settings, &daemon, DaemonKind::Zone).await.unwrap();
+    node.serve(Routes::default());
+    (daemon, node)
 }
 
 async fn health(channel: Channel) -> ServingStatus {
@@ -61,8 +30,8 @@ async fn health(channel: Channel) -> ServingStatus {
 
 #[tokio::test]
 async fn only_an_operator_may_drain_a_daemon() {
-    let cluster = TestCluster::new();
-    let (daemon, node) = cluster.zone().await;
+    let cluster = FakeCluster::without_registry();
+    let (daemon, node) = zone(&cluster).await;
     let address = node.grpc_address();
     let request = DrainRequest { reason: "maintenance".into() };
 
@@ -72,14 +41,12 @@ async fn only_an_operator_may_drain_a_daemon() {
     assert!(!daemon.draining().is_cancelled() && daemon.is_ready());
     assert_eq!(health(other_zone.clone()).await, ServingStatus::Serving);
 
-    let nameless = cluster.channel(DaemonKind::Cli, "cli", DaemonKind::Zone, &address);
+    let files = certs::issue(cluster.folder(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
+    let nameless = Dialer::new(Arc::new(files.load().unwrap())).channel(DaemonKind::Zone, &address);
     let refused = ControlClient::new(nameless).drain(request.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "a privileged call names its operator");
     assert!(!daemon.draining().is_cancelled());
-    let files = certs::issue(cluster.dir.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
-    let ann = OperatorName::parse("ann").unwrap();
-    let operator = Dialer::with_operator(Arc::new(files.load().unwrap()), &ann);
-    let operator = operator.channel(DaemonKind::Zone, &address);
+    let operator = cluster.channel(DaemonKind::Cli, "cli", DaemonKind::Zone, &address);
     ControlClient::new(operator).drain(request).await.unwrap();
     assert!(daemon.draining().is_cancelled());
     // While it drains, it answers requests in progress, and its health is NOT_SERVING.
@@ -101,8 +68,8 @@ async fn only_an_operator_may_drain_a_daemon() {
 
 #[tokio::test]
 async fn peer_of_another_kind_than_dialled_is_refused() {
-    let cluster = TestCluster::new();
-    let (daemon, node) = cluster.zone().await;
+    let cluster = FakeCluster::without_registry();
+    let (daemon, node) = zone(&cluster).await;
     let wrong = cluster.channel(DaemonKind::Gm, "gm-1", DaemonKind::World, &node.grpc_address());
     assert!(HealthClient::new(wrong).check(HealthCheckRequest::default()).await.is_err());
     let nonsense = cluster.channel(DaemonKind::Gm, "gm-1", DaemonKind::Zone, "no address at all");
@@ -112,8 +79,8 @@ async fn peer_of_another_kind_than_dialled_is_refused() {
 
 #[tokio::test]
 async fn plaintext_connection_is_refused() {
-    let cluster = TestCluster::new();
-    let (daemon, node) = cluster.zone().await;
+    let cluster = FakeCluster::without_registry();
+    let (daemon, node) = zone(&cluster).await;
     let plain = Channel::from_shared(format!("http://{}", node.grpc_address())).unwrap().connect_lazy();
     assert!(HealthClient::new(plain).check(HealthCheckRequest::default()).await.is_err());
     daemon.finished().cancel();
@@ -121,9 +88,9 @@ async fn plaintext_connection_is_refused() {
 
 #[tokio::test]
 async fn join_refuses_certificate_of_another_instance() {
-    let cluster = TestCluster::new();
+    let cluster = FakeCluster::without_registry();
     let daemon = Daemon::new(DaemonKind::Zone, "zone-2");
-    let mut settings = cluster.settings(DaemonKind::Zone, "zone-1", 1);
+    let mut settings = cluster.settings::<()>(DaemonKind::Zone, "zone-1");
     settings.daemon.name = "zone-2".into();
     let Err(error) = Node::join(&settings, &daemon, DaemonKind::Zone).await else { panic!() };
     assert!(error.to_string().contains("certificate of shardkeep://zone/zone-1?world=1"), "{error:#}");
@@ -134,10 +101,10 @@ async fn join_refuses_certificate_of_another_instance() {
 
 #[tokio::test]
 async fn shared_certificate_requires_a_replica_name() {
-    let cluster = TestCluster::new();
-    let shared = certs::issue_shared(cluster.dir.path(), DaemonKind::Zone, WorldId(1)).unwrap();
+    let cluster = FakeCluster::without_registry();
+    let shared = certs::issue_shared(cluster.folder(), DaemonKind::Zone, WorldId(1)).unwrap();
     let settings_of = |name: &str, world: u32| {
-        let mut settings = cluster.settings(DaemonKind::Zone, "zone-1", 1);
+        let mut settings = cluster.settings::<()>(DaemonKind::Zone, "zone-1");
         settings.daemon.name = name.into();
         (settings.cluster.cert, settings.cluster.key) = (shared.cert.clone(), shared.key.clone());
         settings.cluster.world = world;
@@ -178,14 +145,14 @@ async fn until(what: &str, channel: &Channel, serving: bool) {
 
 #[tokio::test]
 async fn revoked_peer_is_cut_off_without_restart() {
-    let cluster = TestCluster::new();
-    let (daemon, node) = cluster.zone().await;
+    let cluster = FakeCluster::without_registry();
+    let (daemon, node) = zone(&cluster).await;
     let address = node.grpc_address();
     let connect = |name| cluster.channel(DaemonKind::Gateway, name, DaemonKind::Zone, &address);
     let (stolen, other) = (connect("gateway-1"), connect("gateway-2"));
     assert_eq!(health(stolen.clone()).await, ServingStatus::Serving);
     assert_eq!(health(other.clone()).await, ServingStatus::Serving);
-    certs::revoke(cluster.dir.path(), &["gateway-1".into()]).unwrap();
+    certs::revoke(cluster.folder(), &["gateway-1".into()]).unwrap();
     until("the revoked peer loses its connection and gets no other", &stolen, false).await;
     assert_eq!(health(other).await, ServingStatus::Serving);
     // The name has a new certificate.
@@ -195,19 +162,19 @@ async fn revoked_peer_is_cut_off_without_restart() {
 
 #[tokio::test]
 async fn new_authority_and_certificate_are_used_without_restart() {
-    let (cluster, successor) = (TestCluster::new(), TestCluster::new());
-    let (daemon, node) = cluster.zone().await;
+    let (cluster, successor) = (FakeCluster::without_registry(), FakeCluster::without_registry());
+    let (daemon, node) = zone(&cluster).await;
     let address = node.grpc_address();
     let old = cluster.channel(DaemonKind::Gateway, "gateway-1", DaemonKind::Zone, &address);
     let new = successor.channel(DaemonKind::Gateway, "gateway-1", DaemonKind::Zone, &address);
     until("a peer of the other authority is refused", &new, false).await;
     assert_eq!(health(old).await, ServingStatus::Serving);
 
-    let file = |cluster: &TestCluster, name: &str| cluster.dir.path().join(name);
+    let file = |cluster: &FakeCluster, name: &str| cluster.folder().join(name);
     let both =
         [file(&cluster, "ca.pem"), file(&successor, "ca.pem")].map(|path| std::fs::read(path).unwrap());
     std::fs::write(file(&cluster, "ca.pem"), both.concat()).unwrap();
-    successor.settings(DaemonKind::Zone, "zone-1", 1);
+    successor.settings::<()>(DaemonKind::Zone, "zone-1");
     for name in ["zone-1.pem", "zone-1.key"] {
         std::fs::copy(file(&successor, name), file(&cluster, name)).unwrap();
     }

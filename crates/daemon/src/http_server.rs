@@ -1,7 +1,7 @@
 //! An HTTP/1.1 server with a bounded number of connections and time limits for every phase of a request. It serves the
 //! operators' console and the admin endpoints.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -18,14 +18,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::{ConnectionLimiter, ConnectionLimits, Full, OverflowPolicy, Slot, contained};
+use crate::{ConnectionLimiter, ConnectionLimits, Full, OverflowPolicy, Slot, accept, contained};
 
 const REFUSED: &str = "shardkeep_http_connections_refused_total";
 const EVICTED: &str = "shardkeep_http_connections_evicted_total";
-/// Pause after a failed accept, for example when no file descriptor is left. It keeps the loop from spinning.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The kernel closes a connection when the client has not acknowledged data for this long.
 const UNACKNOWLEDGED_DATA_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -62,17 +60,14 @@ impl HttpConnection {
 
 /// Serves `router` until `stop`, then lets requests in flight finish. `name` is the label of the metrics. If this
 /// future is dropped, the open connections are closed at once.
-///
-/// # Errors
-/// The listener has no local address.
 pub async fn serve_http(
     name: &'static str,
     listener: TcpListener,
     router: Router,
     limits: HttpLimits,
     stop: CancellationToken,
-) -> io::Result<()> {
-    let server = HttpServer { name, router, limits, address: listener.local_addr()? };
+) {
+    let server = HttpServer { name, router, limits };
     for total in [REFUSED, EVICTED] {
         counter!(total, "server" => name).increment(0);
     }
@@ -84,27 +79,20 @@ pub async fn serve_http(
         overflow: OverflowPolicy::EvictOldest,
     });
     let mut connections = JoinSet::new();
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+    while let Some((stream, address)) = stop.run_until_cancelled(accept(|| listener.accept())).await {
         while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((stream, address)) => match limiter.admit(address.ip()) {
-                Ok(slot) => {
-                    let connection = HttpConnection { address, slot: Arc::new(slot) };
-                    let serving = server.clone().serve_connection(stream, connection, stop.clone());
-                    // A handler shares no state with the server that a panic could leave half changed.
-                    connections.spawn(contained("HTTP connection", serving));
-                }
-                Err(Full::All | Full::Origin) => counter!(REFUSED, "server" => name).increment(1),
-            },
-            Err(error) => {
-                warn!(%error, address = %server.address, "cannot accept an HTTP connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+        match limiter.admit(address.ip()) {
+            Ok(slot) => {
+                let connection = HttpConnection { address, slot: Arc::new(slot) };
+                let serving = server.clone().serve_connection(stream, connection, stop.clone());
+                // A handler shares no state with the server that a panic could leave half changed.
+                connections.spawn(contained("HTTP connection", serving));
             }
+            Err(Full::All | Full::Origin) => counter!(REFUSED, "server" => name).increment(1),
         }
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
-    Ok(())
 }
 
 #[derive(Clone)]
@@ -112,7 +100,6 @@ struct HttpServer {
     name: &'static str,
     router: Router,
     limits: HttpLimits,
-    address: SocketAddr,
 }
 
 impl HttpServer {
@@ -185,7 +172,7 @@ mod tests {
     struct TestServer {
         address: SocketAddr,
         stop: CancellationToken,
-        served: tokio::task::JoinHandle<io::Result<()>>,
+        served: tokio::task::JoinHandle<()>,
     }
 
     async fn start(limits: HttpLimits) -> TestServer {
@@ -282,6 +269,6 @@ mod tests {
         assert!(TestServer::request(&mut idle, "/").await.ends_with("hello"));
         server.stop.cancel();
         assert!(read_until_closed(&mut idle).await.is_empty());
-        server.served.await.unwrap().unwrap();
+        server.served.await.unwrap();
     }
 }

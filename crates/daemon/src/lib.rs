@@ -39,6 +39,7 @@
 //! task panics, so that no daemon goes on with half of its tasks. [`contained`] lets the daemon go on: only for tasks
 //! that serve one connection and share no state that a panic can leave half-changed.
 
+mod accept;
 mod admin;
 mod announce;
 mod clock;
@@ -63,6 +64,7 @@ mod service;
 mod settings;
 mod telemetry;
 
+pub use accept::accept;
 pub use clock::unix_millis;
 pub use config::{ClusterConfig, DaemonConfig, LogConfig, LogFormat, Settings, Validate, duration};
 pub use connection_limiter::{ConnectionLimiter, ConnectionLimits, Full, OverflowPolicy, Slot};

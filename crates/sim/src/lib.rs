@@ -14,7 +14,6 @@ mod input;
 pub mod load;
 mod map;
 mod perceive;
-mod random;
 mod ring;
 pub mod rules;
 mod sim;
@@ -33,7 +32,7 @@ pub use input::{
 };
 pub use map::{Map, SQUARE_MM, SpawnPoint, WalkGrid};
 pub use perceive::{Neighbour, Perception};
-pub use random::Random;
 pub use ring::Ring;
+pub use shardkeep_types::Random;
 pub use sim::{AvatarView, Counts, EntityView, Sim};
 pub use template::Stack;

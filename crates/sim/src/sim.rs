@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use shardkeep_types::{CellId, CharacterId, EntityId, Position};
+use shardkeep_types::{CellId, CharacterId, EntityId, Position, Random};
 
 use crate::{
     body::{Bodies, Body, EntityDetails},
@@ -10,7 +10,6 @@ use crate::{
     event::{Event, Kind, OwnState, Refusal, RemovalReason, Reply},
     input::{ActionKey, Effect, EffectResult, GhostState, HardChange, Possessions, Requester},
     map::Map,
-    random::Random,
     rules::AVATAR_HEALTH,
     trade::Trade,
 };

@@ -29,10 +29,12 @@ pub mod mutes;
 pub mod operators;
 mod retry;
 mod row;
+mod setting;
 mod sql;
 
 pub use database::{Database, Inspection, Schema, Tx, inspect};
 pub use error::Error;
 pub use retry::Retry;
 pub use row::{FromColumn, Row};
+pub use setting::{check_store, store_url};
 pub use sql::{Arg, Query, Rows, sql};

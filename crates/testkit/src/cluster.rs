@@ -13,14 +13,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin, Command},
     sync::watch,
     time::timeout,
 };
 
-use crate::wait::wait_until;
+use crate::{http::http_get, wait::wait_until};
 
 const START_LIMIT: Duration = Duration::from_secs(120);
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
@@ -172,13 +171,8 @@ impl Cluster {
 
     /// Why the daemon is not ready, as `/readyz` states it; `None` while it is ready.
     pub async fn not_ready_reason(&self, daemon: &str) -> Result<Option<String>> {
-        let admin = self.announcement(daemon)?.admin;
-        let mut stream = TcpStream::connect(&admin).await?;
-        stream.write_all(format!("GET /readyz HTTP/1.0\r\nhost: {admin}\r\n\r\n").as_bytes()).await?;
-        let mut response = String::new();
-        stream.read_to_string(&mut response).await?;
-        let (head, body) = response.split_once("\r\n\r\n").context("not an HTTP response")?;
-        Ok((head.split(' ').nth(1) != Some("200")).then(|| body.trim().to_owned()))
+        let (status, body) = http_get(&self.announcement(daemon)?.admin, "/readyz").await?;
+        Ok((status != 200).then(|| body.trim().to_owned()))
     }
 
     /// Waits until `shardkeep up` has printed a line with this text, and returns the line.

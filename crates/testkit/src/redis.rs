@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::{
     process::{Process, User, find, free_port},
     tls::TlsFiles,
+    wait::wait_until,
 };
 
 /// Another process may take the free port between our look and the server's.
@@ -111,11 +112,12 @@ impl Redis {
     ///
     /// # Panics
     /// When the server does not obey.
-    pub fn replicate(&self, primary: &Self) {
+    pub async fn replicate(&self, primary: &Self) {
         self.command(&format!("REPLICAOF 127.0.0.1 {}", primary.port));
-        while !self.command("INFO replication").contains("master_link_status:up") {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let copied = wait_until("the replica has copied the primary", async || {
+            Ok(self.command("INFO replication").contains("master_link_status:up").then_some(()))
+        });
+        copied.await.expect("the primary is up");
     }
 
     /// Makes a replica the primary.

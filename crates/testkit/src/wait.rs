@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use tokio::time::{Instant, interval};
 
 /// Longest wait for a condition that should hold at once, on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Probes again and again until `probe` returns a value.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use shardkeep_connection::{Connection, ConnectionError};
-use shardkeep_daemon::{ConnectionLimiter, OverflowPolicy, Slot};
+use shardkeep_daemon::{ConnectionLimiter, OverflowPolicy, Slot, accept};
 use shardkeep_lanes::Stream;
 use shardkeep_wire::preface::{self, Preface, Service};
 use tokio::{
@@ -14,14 +14,12 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{Config, Patches, UpdateError, metrics, serve::serve, slots::bounds};
 
 /// Protocol section 4.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause after a failed accept, for example when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Settings of a server that serves nothing but patches.
 #[derive(Debug, Clone)]
@@ -47,15 +45,7 @@ pub async fn serve_standalone(
     // Connections whose preface has not come yet; each may take a few seconds. Overflow: the oldest connection of the
     // address prefix that has the most of them is closed.
     let pending_limiter = ConnectionLimiter::new(bounds(&standalone.patches, OverflowPolicy::EvictOldest));
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    while let Some((stream, peer)) = stop.run_until_cancelled(accept(|| listener.accept())).await {
         let Ok(pending_slot) = pending_limiter.admit(peer.ip()) else {
             metrics::refused("update_pending");
             continue;

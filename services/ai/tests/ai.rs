@@ -101,7 +101,7 @@ async fn invalid_batch_ends_stream_with_status() {
 async fn batch_above_the_message_limit_ends_stream_with_status() {
     let mut client = serve(Config::default(), &CancellationToken::new()).await;
     let (perceptions, outgoing) = mpsc::channel(1);
-    perceptions.send(batch(1, None, vec![wolf(7, 0, 0); 100_000])).await.unwrap();
+    perceptions.send(batch(1, None, vec![wolf(7, 0, 0); 150_000])).await.unwrap();
     let mut intents = client.think(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
     let status = timeout(TIMEOUT, intents.message()).await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "the zone logs this as an error");

@@ -1,9 +1,10 @@
 //! `[billing]` of the settings.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Validate, duration};
+use shardkeep_store::check_store;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -33,23 +34,9 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    pub(crate) fn store_url(&self, data_dir: &Path) -> String {
-        match self.store.as_str() {
-            "" | "sqlite" => format!("sqlite:{}", data_dir.join("billing.db").display()),
-            url => url.to_owned(),
-        }
-    }
-}
-
 impl Validate for Config {
     fn validate(&self) -> Result<(), String> {
-        let known = ["sqlite:", "postgres://", "postgresql://"];
-        if !matches!(self.store.as_str(), "" | "sqlite")
-            && !known.iter().any(|kind| self.store.starts_with(kind))
-        {
-            return Err("store: must be sqlite:<path> or postgres://…".into());
-        }
+        check_store(&self.store)?;
         if self.check_interval < Duration::from_millis(50) || self.check_interval > Duration::from_secs(60) {
             return Err("check_interval: must be 50ms to 60s".into());
         }

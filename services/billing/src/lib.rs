@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use shardkeep_cluster::{MESSAGE_LIMIT, Node};
 use shardkeep_daemon::{Daemon, Service, Settings};
 use shardkeep_rpc::billing::billing_server::BillingServer;
-use shardkeep_store::{Database, Error, Schema, billing::Billing as Ledger};
+use shardkeep_store::{Database, Error, Schema, billing::Billing as Ledger, store_url};
 use shardkeep_types::DaemonKind;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ impl Service for Billing {
         metrics::describe();
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let config = &settings.service;
-        let url = config.store_url(&settings.daemon.data_dir);
+        let url = store_url(&config.store, &settings.daemon.data_dir, "billing.db");
         let opened = Database::open_with_retry(&url, Schema::Billing);
         let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
         let database = opened.context("billing.store")?;

@@ -51,26 +51,14 @@ fn earlier_replica<'a>(chats: &'a [Instance], me: &Instance) -> Option<&'a Insta
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use shardkeep_cluster::State;
     use shardkeep_types::{DaemonKind, InstanceId, WorldId};
 
     use super::*;
 
     fn chat(name: &str, incarnation: u64, world: u32, state: State) -> Instance {
-        Instance {
-            id: InstanceId { kind: DaemonKind::Chat, name: name.into(), incarnation },
-            state,
-            world: WorldId(world),
-            grpc_address: String::new(),
-            client_address: String::new(),
-            admin_address: String::new(),
-            version: String::new(),
-            load: 0.0,
-            leadership: shardkeep_cluster::Leadership::None,
-            attributes: BTreeMap::new(),
-        }
+        let id = InstanceId { kind: DaemonKind::Chat, name: name.into(), incarnation };
+        Instance { world: WorldId(world), ..Instance::new(id, state) }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The section `[dbcache]` of the settings.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Validate, duration};
+use shardkeep_store::check_store;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -43,23 +44,9 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    pub(crate) fn store_url(&self, data_dir: &Path) -> String {
-        match self.store.as_str() {
-            "" | "sqlite" => format!("sqlite:{}", data_dir.join("dbcache.db").display()),
-            url => url.to_owned(),
-        }
-    }
-}
-
 impl Validate for Config {
     fn validate(&self) -> Result<(), String> {
-        let known = ["sqlite:", "postgres://", "postgresql://"];
-        if !matches!(self.store.as_str(), "" | "sqlite")
-            && !known.iter().any(|kind| self.store.starts_with(kind))
-        {
-            return Err("store: must be sqlite:<path> or postgres://…".into());
-        }
+        check_store(&self.store)?;
         if self.write_behind < Duration::from_millis(10) || self.write_behind > Duration::from_secs(5) {
             return Err("write_behind: must be 10ms to 5s: a crash may lose this much".into());
         }

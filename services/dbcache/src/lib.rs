@@ -30,6 +30,7 @@ use shardkeep_rpc::dbcache::db_cache_server::DbCacheServer;
 use shardkeep_store::{
     Database, Schema,
     game::{Committer, CommitterConfig, Game, Observer},
+    store_url,
 };
 use shardkeep_types::DaemonKind;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -58,7 +59,7 @@ impl Service for Dbcache {
         metrics::describe();
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let config = &settings.service;
-        let url = config.store_url(&settings.daemon.data_dir);
+        let url = store_url(&config.store, &settings.daemon.data_dir, "dbcache.db");
         let opened = Database::open_with_retry(&url, Schema::Game);
         let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
         let database = opened.context("dbcache.store")?;

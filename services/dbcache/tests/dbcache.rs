@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use shardkeep_cluster::{Dialer, certs};
-use shardkeep_daemon::{ClusterConfig, DaemonConfig, Running, Settings, launch};
+use shardkeep_daemon::{Running, Settings, launch};
 use shardkeep_dbcache::{Config, Dbcache};
 use shardkeep_rpc::{
     common::{CellRect, Position},
@@ -20,7 +20,7 @@ use shardkeep_store::{
     Database, Schema,
     game::{self, Caller, Game, Holder, NoCache},
 };
-use shardkeep_testkit::Postgres;
+use shardkeep_testkit::{FakeCluster, Postgres};
 use shardkeep_types::{CellId, CharacterId, DaemonKind, MapId, WorldId};
 use tonic::{Code, Status, transport::Channel};
 
@@ -29,40 +29,22 @@ type Client = DbCacheClient<Channel>;
 const WORLD: u32 = 1;
 const SESSION: [u8; 16] = [7; 16];
 
-/// A folder with a certificate authority, and a store.
+/// A cluster without a registry, and a store.
 struct TestEnv {
-    folder: tempfile::TempDir,
+    cluster: FakeCluster,
     store: String,
 }
 
 impl TestEnv {
     fn new(store: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        certs::make_ca(folder.path()).unwrap();
-        Self { folder, store: store.to_owned() }
+        Self { cluster: FakeCluster::without_registry(), store: store.to_owned() }
     }
 
     fn settings(&self, name: &str) -> Settings<Config> {
-        let files = certs::issue(self.folder.path(), DaemonKind::Dbcache, name, WorldId(0)).unwrap();
-        Settings {
-            daemon: DaemonConfig {
-                name: name.to_owned(),
-                data_dir: self.folder.path().join("data"),
-                ..DaemonConfig::default()
-            },
-            cluster: ClusterConfig {
-                ca: files.ca,
-                cert: files.cert,
-                key: files.key,
-                ..ClusterConfig::default()
-            },
-            service: Config {
-                store: self.store.clone(),
-                database_timeout: Duration::from_millis(1_500),
-                ..Config::default()
-            },
-            ..Settings::default()
-        }
+        let mut settings = self.cluster.settings::<Config>(DaemonKind::Dbcache, name);
+        settings.service.store.clone_from(&self.store);
+        settings.service.database_timeout = Duration::from_millis(1_500);
+        settings
     }
 
     async fn start(&self, name: &str) -> Replica<'_> {
@@ -70,9 +52,8 @@ impl TestEnv {
     }
 
     async fn start_with(&self, settings: Settings<Config>) -> Replica<'_> {
-        let mut running = launch::<Dbcache>(settings).await.unwrap();
-        let address = running.ready().await.unwrap().grpc;
-        Replica { place: self, running, address }
+        let running = self.cluster.launch::<Dbcache>(settings).await;
+        Replica { place: self, address: running.daemon().bound().grpc, running }
     }
 }
 
@@ -85,10 +66,11 @@ struct Replica<'a> {
 impl Replica<'_> {
     fn client(&self, kind: DaemonKind, name: &str, world: u32) -> Client {
         // A folder holds one certificate for each name, so that each client gets a folder with the same authority.
-        let folder = self.place.folder.path().join(format!("{kind}-{name}-{world}"));
+        let authority = self.place.cluster.folder();
+        let folder = authority.join(format!("{kind}-{name}-{world}"));
         std::fs::create_dir_all(&folder).unwrap();
         for file in ["ca.pem", "ca.key"] {
-            std::fs::copy(self.place.folder.path().join(file), folder.join(file)).unwrap();
+            std::fs::copy(authority.join(file), folder.join(file)).unwrap();
         }
         let files = certs::issue(&folder, kind, name, WorldId(world)).unwrap();
         let dialer = Dialer::new(files.load().unwrap().into());
@@ -680,7 +662,7 @@ async fn stored_result_of_action_is_looked_up(place: &TestEnv) {
 async fn ground_with_200_000_items_is_loaded_in_pages() {
     const ITEMS: usize = 200_000;
     let place = TestEnv::new("sqlite");
-    let data = place.folder.path().join("data");
+    let data = place.cluster.folder().join("data");
     std::fs::create_dir_all(&data).unwrap();
     let url = format!("sqlite:{}", data.join("dbcache.db").display());
     let database = Database::open(&url, Schema::Game).await.unwrap();

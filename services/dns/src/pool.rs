@@ -90,22 +90,15 @@ pub(crate) fn exists(pools: &BTreeMap<String, Pool>, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use shardkeep_cluster::State;
-    use shardkeep_types::{DaemonKind, InstanceId, WorldId};
+    use shardkeep_types::{DaemonKind, InstanceId};
 
     use super::*;
 
     fn replica(attribute: &str) -> Instance {
+        let id = InstanceId { kind: DaemonKind::Dns, name: "dns-2".into(), incarnation: 1 };
         Instance {
-            id: InstanceId { kind: DaemonKind::Dns, name: "dns-2".into(), incarnation: 1 },
-            state: State::Up,
-            world: WorldId(0),
-            grpc_address: String::new(),
-            client_address: String::new(),
-            admin_address: String::new(),
-            version: String::new(),
-            load: 0.0,
-            leadership: shardkeep_cluster::Leadership::None,
             attributes: BTreeMap::from([(ATTRIBUTE.to_owned(), attribute.to_owned())]),
+            ..Instance::new(id, State::Up)
         }
     }
 

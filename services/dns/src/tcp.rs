@@ -10,14 +10,14 @@ use std::{
 };
 
 use metrics::{counter, gauge};
-use shardkeep_daemon::{ConnectionLimiter, ConnectionLimits, Full, contained};
+use shardkeep_daemon::{ConnectionLimiter, ConnectionLimits, Full, accept, contained};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     metrics::{TCP_CONNECTIONS, TCP_REFUSED, TCP_SLOWED},
@@ -34,7 +34,6 @@ const READ_BUFFER: usize = 4 << 10;
 const MAX_BUFFERED_ANSWERS: usize = 16 << 10;
 /// Limit of the time between messages, and of the time for one message (RFC 7766, 6.2.3).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers queries until `stop`.
 pub(crate) async fn serve(
@@ -44,19 +43,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let limiter = ConnectionLimiter::new(bounds);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return Ok(()),
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "can not accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    while let Some((stream, from)) = stop.run_until_cancelled(accept(|| listener.accept())).await {
         let slot = match limiter.admit(from.ip()) {
             Ok(slot) => slot,
             Err(full) => {
@@ -87,6 +74,7 @@ pub(crate) async fn serve(
             gauge!(TCP_CONNECTIONS).decrement(1.0);
         });
     }
+    Ok(())
 }
 
 /// Serves one client. Queries that arrive together are answered in one write.

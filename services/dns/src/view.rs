@@ -124,23 +124,13 @@ async fn resolve(host: &str, port: u16) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::{DaemonKind, InstanceId, WorldId};
+    use shardkeep_types::{DaemonKind, InstanceId};
 
     use super::*;
 
     fn instance(name: &str, state: State, address: &str, load: f64) -> Instance {
-        Instance {
-            id: InstanceId { kind: DaemonKind::Gateway, name: name.into(), incarnation: 1 },
-            state,
-            world: WorldId(0),
-            grpc_address: String::new(),
-            client_address: address.into(),
-            admin_address: String::new(),
-            version: String::new(),
-            load,
-            leadership: shardkeep_cluster::Leadership::None,
-            attributes: std::collections::BTreeMap::new(),
-        }
+        let id = InstanceId { kind: DaemonKind::Gateway, name: name.into(), incarnation: 1 };
+        Instance { client_address: address.into(), load, ..Instance::new(id, state) }
     }
 
     #[tokio::test]

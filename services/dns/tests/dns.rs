@@ -1,10 +1,11 @@
-//! Tests of a DNS daemon on real sockets, with a scripted registry.
+//! Tests of a DNS daemon on real sockets, with a registry that lists what a test announces.
 
 mod delegation;
-mod registry;
+mod env;
 
 use std::{net::SocketAddr, process::Command, time::Duration};
 
+use env::TestEnv;
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{
@@ -12,7 +13,6 @@ use hickory_proto::{
         rdata::opt::{EdnsCode, EdnsOption},
     },
 };
-use registry::TestEnv;
 use shardkeep_cluster::State;
 use shardkeep_daemon::Running;
 use shardkeep_dns::RateConfig;
@@ -121,14 +121,14 @@ fn packet(name: &str, kind: RecordType) -> Vec<u8> {
 #[tokio::test]
 async fn answers_follow_registry_changes() {
     let cluster = Cluster::start().await;
-    let registry = &cluster.env.registry;
-    registry.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
+    let env = &cluster.env;
+    env.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
     cluster.until(LOGIN, &["203.0.113.1"]).await;
-    registry.announce(DaemonKind::Login, "login-2", "203.0.113.2:3724", State::Up);
+    env.announce(DaemonKind::Login, "login-2", "203.0.113.2:3724", State::Up);
     cluster.until(LOGIN, &["203.0.113.1", "203.0.113.2"]).await;
-    registry.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Draining);
+    env.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Draining);
     cluster.until(LOGIN, &["203.0.113.2"]).await;
-    registry.announce(DaemonKind::Login, "login-2", "203.0.113.2:3724", State::Offline);
+    env.announce(DaemonKind::Login, "login-2", "203.0.113.2:3724", State::Offline);
     cluster.until(LOGIN, &[]).await;
     let nobody = cluster.ask(LOGIN, RecordType::A).await;
     assert_eq!(nobody.response_code, ResponseCode::NoError);
@@ -137,11 +137,11 @@ async fn answers_follow_registry_changes() {
 }
 
 #[tokio::test]
-async fn long_answers_use_tcp_and_broken_packets_are_contained() {
+async fn long_answers_use_tcp_or_large_packets() {
     let cluster = Cluster::start().await;
     for n in 1..=9 {
         let name = format!("gateway-with-a-rather-long-name-number-{n}");
-        cluster.env.registry.announce(DaemonKind::Gateway, &name, &format!("203.0.113.{n}:4000"), State::Up);
+        cluster.env.announce(DaemonKind::Gateway, &name, &format!("203.0.113.{n}:4000"), State::Up);
     }
     let srv = "_shardkeep._tcp.gateway.shardkeep.test.";
     let all = async {
@@ -163,7 +163,11 @@ async fn long_answers_use_tcp_and_broken_packets_are_contained() {
     let answers = cluster.tcp(&[packet(srv, RecordType::SRV), packet(GATEWAY, RecordType::A)]).await;
     assert_eq!(answers[0].answers.len(), 8);
     assert_eq!(answers[1].answers[0].record_type(), RecordType::A);
+}
 
+#[tokio::test]
+async fn broken_packet_does_not_end_the_server() {
+    let cluster = Cluster::start().await;
     let mut cut = packet(GATEWAY, RecordType::A);
     cut.truncate(20);
     assert_eq!(Message::from_vec(&cluster.udp(&cut).await).unwrap().response_code, ResponseCode::FormErr);
@@ -177,7 +181,12 @@ async fn long_answers_use_tcp_and_broken_packets_are_contained() {
     let mut buffer = [0; 512];
     let length = tokio::time::timeout(TEST_TIMEOUT, socket.recv(&mut buffer)).await.unwrap().unwrap();
     assert_eq!(Message::from_vec(&buffer[..length]).unwrap().id, 77);
-    // A wrong length closes the connection, after the server has answered the queries before it.
+    cluster.dns.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn wrong_length_closes_the_connection_after_the_answers_before_it() {
+    let cluster = Cluster::start().await;
     for lie in [0u16, 12, 40_000] {
         let mut stream = TcpStream::connect(cluster.server).await.unwrap();
         let good = packet(GATEWAY, RecordType::A);
@@ -191,7 +200,6 @@ async fn long_answers_use_tcp_and_broken_packets_are_contained() {
         let length = usize::from(u16::from_be_bytes([answered[0], answered[1]]));
         assert_eq!((answered.len(), &answered[2..4]), (2 + length, &[0, 77][..]), "{lie}");
     }
-    cluster.dns.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -217,8 +225,8 @@ async fn login_is_servfail_before_registry_answers() {
 #[tokio::test]
 async fn switch_pool_reaches_every_replica() {
     let first = Cluster::start().await;
-    let registry = &first.env.registry;
-    registry.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
+    let env = &first.env;
+    env.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
     let mut dns = first.env.launch_replica("dns-2").await;
     let bound = dns.ready().await.unwrap();
     let second = bound.client.parse().unwrap();
@@ -288,9 +296,9 @@ async fn flood_is_limited_and_region_gets_near_replica() {
         .await;
     let bound = dns.ready().await.unwrap();
     let cluster = Cluster { env, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc };
-    let registry = &cluster.env.registry;
-    registry.announce_in_region("here", DaemonKind::Login, "login-1", "203.0.113.1:3724");
-    registry.announce_in_region("there", DaemonKind::Login, "login-2", "203.0.113.2:3724");
+    let env = &cluster.env;
+    env.announce_in_region("here", DaemonKind::Login, "login-1", "203.0.113.1:3724");
+    env.announce_in_region("there", DaemonKind::Login, "login-2", "203.0.113.2:3724");
     // The rate limit does not apply to TCP.
     let both = async {
         while cluster.tcp(&[packet("login-2.login.shardkeep.test.", RecordType::A)]).await[0]
@@ -331,7 +339,7 @@ async fn flood_is_limited_and_region_gets_near_replica() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_understood_by_dig_and_kdig() {
     let cluster = Cluster::start().await;
-    cluster.env.registry.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
+    cluster.env.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
     cluster.until(LOGIN, &["203.0.113.1"]).await;
     let port = cluster.server.port().to_string();
     let run = |tool: &str, options: &[&str]| {

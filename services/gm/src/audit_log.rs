@@ -60,7 +60,7 @@ impl AuditLog {
 
     /// Writes the result of a command into its entry. A long result is cut.
     pub(crate) async fn finish(&self, entry: u64, verdict: Verdict, result: &str) -> Result<(), Error> {
-        let result = match result.char_indices().nth(MAX_RESULT_CHARS) {
+        let result: &str = match result.char_indices().nth(MAX_RESULT_CHARS) {
             Some((end, _)) => &format!("{}…", &result[..end]),
             None => result,
         };

@@ -1,9 +1,10 @@
 //! The section `[gm]` of the settings.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::Validate;
+use shardkeep_store::check_store;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -51,14 +52,6 @@ impl Default for Config {
 }
 
 impl Config {
-    pub(crate) fn store_url(&self, data_dir: &Path) -> String {
-        if self.store.is_empty() {
-            format!("sqlite:{}", data_dir.join("gm.db").display())
-        } else {
-            self.store.clone()
-        }
-    }
-
     /// The public address, without a trailing slash.
     pub(crate) fn public_url(&self, bound: SocketAddr) -> String {
         if self.url.is_empty() {
@@ -71,6 +64,7 @@ impl Config {
 
 impl Validate for Config {
     fn validate(&self) -> Result<(), String> {
+        check_store(&self.store)?;
         let minute = Duration::from_secs(60);
         if self.web.parse::<SocketAddr>().is_err() {
             return Err(format!(

@@ -31,7 +31,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use shardkeep_cluster::Node;
 use shardkeep_daemon::{Daemon, Service, Settings};
-use shardkeep_store::{Database, Schema};
+use shardkeep_store::{Database, Schema, store_url};
 use shardkeep_types::DaemonKind;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
@@ -60,7 +60,7 @@ impl Service for Gm {
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         node.set_client_address(node.advertise(None, address));
 
-        let store = config.store_url(&settings.daemon.data_dir);
+        let store = store_url(&config.store, &settings.daemon.data_dir, "gm.db");
         let opened = Database::open_with_retry(&store, Schema::Gm);
         let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
         let database = opened.context("gm.store")?;

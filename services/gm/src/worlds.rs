@@ -119,18 +119,8 @@ mod tests {
 
     #[test]
     fn closed_world_without_leader_is_listed() {
-        let leader = Instance {
-            id: InstanceId { kind: DaemonKind::World, name: "world-1".into(), incarnation: 1 },
-            state: State::Up,
-            world: WorldId(1),
-            grpc_address: String::new(),
-            client_address: String::new(),
-            admin_address: String::new(),
-            version: String::new(),
-            load: 0.0,
-            leadership: shardkeep_cluster::Leadership::None,
-            attributes: BTreeMap::default(),
-        };
+        let id = InstanceId { kind: DaemonKind::World, name: "world-1".into(), incarnation: 1 };
+        let leader = Instance { world: WorldId(1), ..Instance::new(id, State::Up) };
         let all = merge([(leader, Ok(StatusReply::default()))], vec![closure(1, 0), closure(7, 0)]);
         let shown: Vec<_> =
             all.iter().map(|it| (it.number, it.leadership.is_some(), it.closed.is_some())).collect();

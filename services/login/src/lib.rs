@@ -21,7 +21,7 @@ use anyhow::Context;
 use shardkeep_cluster::Node;
 use shardkeep_daemon::{ConnectionLimiter, ConnectionLimits, Daemon, OverflowPolicy, Service, Settings};
 use shardkeep_lanes::Listener;
-use shardkeep_store::{Database, Schema};
+use shardkeep_store::{Database, Schema, store_url};
 use shardkeep_types::DaemonKind;
 use shardkeep_wire::payload::WorldList;
 use tokio::{sync::watch, time::MissedTickBehavior};
@@ -129,7 +129,7 @@ impl Service for Login {
 
 /// Opens this region's accounts and, in the home region, those of the centre. Waits for databases that do not answer.
 async fn open(settings: &Settings<Config>) -> anyhow::Result<(Database, Option<Arc<Store>>)> {
-    let url = store_url(settings);
+    let url = store_url(&settings.service.store, &settings.daemon.data_dir, "login.db");
     let database = Database::open_with_retry(&url, Schema::Accounts).await.context("login.store")?;
     let config = &settings.service;
     let central_store = match config.central.store.as_str() {
@@ -147,13 +147,6 @@ fn monitor(daemon: &Daemon, source: &'static str, database: &Database) {
     let handle = daemon.clone();
     let report = move |cause| handle.not_ready_because(source, cause);
     daemon.spawn("store monitor", database.clone().monitor(daemon.draining().cancelled_owned(), report));
-}
-
-fn store_url(settings: &Settings<Config>) -> String {
-    match settings.service.store.as_str() {
-        "" => format!("sqlite:{}", settings.daemon.data_dir.join("login.db").display()),
-        url => url.to_owned(),
-    }
 }
 
 fn secret_cipher(config: &Config) -> anyhow::Result<SecretCipher> {

@@ -155,27 +155,17 @@ pub(crate) async fn expire(hub: Arc<Hub>, stop: CancellationToken) -> anyhow::Re
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::time::Duration;
 
-    use shardkeep_cluster::{Leadership, PeerCertificate, State};
+    use shardkeep_cluster::{PeerCertificate, State};
     use shardkeep_types::{InstanceId, WorldId};
 
     use super::*;
     use crate::table::Holder;
 
     fn register(hub: &Hub, name: &str, incarnation: u64) {
-        let instance = Instance {
-            id: InstanceId { kind: DaemonKind::Zone, name: name.into(), incarnation },
-            state: State::Up,
-            world: WorldId(1),
-            grpc_address: String::new(),
-            client_address: String::new(),
-            admin_address: String::new(),
-            version: String::new(),
-            load: 0.0,
-            leadership: Leadership::None,
-            attributes: BTreeMap::new(),
-        };
+        let id = InstanceId { kind: DaemonKind::Zone, name: name.into(), incarnation };
+        let instance = Instance { world: WorldId(1), ..Instance::new(id, State::Up) };
         let holder = Holder { certificate: PeerCertificate::default(), key: vec![1] };
         hub.apply(|table, now| ((), table.register(instance, holder, Duration::from_secs(3), now).unwrap()));
     }

@@ -271,24 +271,16 @@ fn check_size(attributes: &BTreeMap<String, String>) -> Result<(), RegistryError
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::WorldId;
-
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(3);
 
     fn instance(name: &str, incarnation: u64) -> Instance {
+        let id = InstanceId { kind: DaemonKind::Login, name: name.into(), incarnation };
         Instance {
-            id: InstanceId { kind: DaemonKind::Login, name: name.into(), incarnation },
-            state: State::Up,
-            world: WorldId(0),
             grpc_address: "127.0.0.1:1".into(),
-            client_address: String::new(),
-            admin_address: String::new(),
             version: "0.1.0".into(),
-            load: 0.0,
-            leadership: Leadership::None,
-            attributes: BTreeMap::new(),
+            ..Instance::new(id, State::Up)
         }
     }
 

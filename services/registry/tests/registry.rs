@@ -5,13 +5,14 @@ use std::{
     time::Duration,
 };
 
-use shardkeep_cluster::{Dialer, Directory, Instance, Node, OperatorName, STORES_ATTRIBUTE, State, certs};
-use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
+use shardkeep_cluster::{Dialer, Directory, Instance, Node, STORES_ATTRIBUTE, State, certs};
+use shardkeep_daemon::{Daemon, Running, Settings, launch};
 use shardkeep_registry::{Config, Registry};
 use shardkeep_rpc::{
     chat,
     registry::{LeaveRequest, ListRequest, RegisterRequest, RemoveRequest, registry_client::RegistryClient},
 };
+use shardkeep_testkit::FakeCluster;
 use shardkeep_types::{DaemonKind, InstanceId, StoreIdentity, WorldId};
 use tokio::task::JoinHandle;
 use tonic::{Code, service::Routes, transport::Channel};
@@ -22,40 +23,26 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The registration key of a process that the test plays itself.
 const KEY: [u8; 16] = [7; 16];
 
-struct TestCluster {
-    dir: tempfile::TempDir,
-}
+struct TestCluster(FakeCluster);
 
 impl TestCluster {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        certs::make_ca(dir.path()).unwrap();
-        Self { dir }
+        Self(FakeCluster::without_registry())
     }
 
     fn settings<C: Default>(&self, kind: DaemonKind, name: &str, registries: &[String]) -> Settings<C> {
-        let files = certs::issue(self.dir.path(), kind, name, WorldId(0)).unwrap();
-        Settings {
-            daemon: DaemonConfig { name: name.into(), ..DaemonConfig::default() },
-            cluster: ClusterConfig {
-                registries: registries.to_vec(),
-                ca: files.ca,
-                cert: files.cert,
-                key: files.key,
-                lease: Duration::from_millis(1500),
-                heartbeat: Duration::from_millis(100),
-                ..ClusterConfig::default()
-            },
-            ..Settings::default()
-        }
+        let mut settings = self.0.settings(kind, name);
+        settings.cluster.registries = registries.to_vec();
+        settings.cluster.lease = Duration::from_millis(1500);
+        settings
     }
 
     /// Starts a registry; on port 0, or on the port of one that was there before.
     async fn registry(&self, name: &str, address: &str) -> (Running, String) {
         let mut settings = self.settings::<Config>(DaemonKind::Registry, name, &[]);
         settings.daemon.grpc = address.into();
-        let mut running = launch::<Registry>(settings).await.unwrap();
-        let address = running.ready().await.unwrap().grpc;
+        let running = self.0.launch::<Registry>(settings).await;
+        let address = running.daemon().bound().grpc;
         (running, address)
     }
 
@@ -67,9 +54,7 @@ impl TestCluster {
     }
 
     fn channel(&self, kind: DaemonKind, name: &str, registry: &str) -> Channel {
-        let files = certs::issue(self.dir.path(), kind, name, WorldId(0)).unwrap();
-        let operator = OperatorName::parse("tester").unwrap();
-        Dialer::with_operator(files.load().unwrap().into(), &operator).channel(DaemonKind::Registry, registry)
+        self.0.channel(kind, name, DaemonKind::Registry, registry)
     }
 }
 
@@ -200,7 +185,7 @@ async fn live_registration_is_not_replaced_by_another_certificate() {
     // The same authority has signed a second certificate of this name.
     let thief = tempfile::tempdir().unwrap();
     for file in ["ca.pem", "ca.key"] {
-        std::fs::copy(cluster.dir.path().join(file), thief.path().join(file)).unwrap();
+        std::fs::copy(cluster.0.folder().join(file), thief.path().join(file)).unwrap();
     }
     let files = certs::issue(thief.path(), DaemonKind::Login, "login-1", WorldId(0)).unwrap();
     let channel = Dialer::new(files.load().unwrap().into()).channel(DaemonKind::Registry, &address);
@@ -384,9 +369,9 @@ async fn directory_merges_two_registries() {
 }
 
 #[tokio::test]
-async fn unauthorized_and_impersonating_peers_are_refused() {
+async fn calls_without_the_right_are_refused() {
     let cluster = TestCluster::new();
-    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
+    let (_registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
 
     // A kind that may not: maintenance is for operators.
     let mut zone = RegistryClient::new(cluster.channel(DaemonKind::Zone, "zone-1", &address));
@@ -398,8 +383,12 @@ async fn unauthorized_and_impersonating_peers_are_refused() {
         chat.history(chat::HistoryRequest::default()).await.unwrap_err().code(),
         Code::PermissionDenied
     );
+}
 
-    // Speaking for another instance.
+#[tokio::test]
+async fn registration_for_another_instance_is_refused() {
+    let cluster = TestCluster::new();
+    let (_registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
     let impostor = cluster.member(DaemonKind::Login, "login-1", &[]).await;
     let mut announcement = impostor.node.instance();
     announcement.id.name = "login-2".into();
@@ -407,15 +396,18 @@ async fn unauthorized_and_impersonating_peers_are_refused() {
     let instance = Some((&announcement).into());
     let register = RegisterRequest { instance, lease_ms: 1000, key: KEY.to_vec() };
     assert_eq!(login.register(register).await.unwrap_err().code(), Code::PermissionDenied);
+}
 
-    // A certificate of another authority, and a server that is not what it should be.
+#[tokio::test]
+async fn peer_of_another_authority_or_kind_is_refused() {
+    let cluster = TestCluster::new();
+    let (_registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
     let other_cluster = TestCluster::new();
     let mut stranger = RegistryClient::new(other_cluster.channel(DaemonKind::Gm, "gm-1", &address));
     assert!(stranger.list(ListRequest::default()).await.is_err());
-    let files = certs::issue(cluster.dir.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
+    let files = certs::issue(cluster.0.folder(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
     let wrong_kind = Dialer::new(files.load().unwrap().into()).channel(DaemonKind::Login, &address);
     assert!(RegistryClient::new(wrong_kind).list(ListRequest::default()).await.is_err());
-    registry.stop().await.unwrap();
 }
 
 fn store(id: &str) -> StoreIdentity {

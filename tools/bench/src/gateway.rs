@@ -3,18 +3,14 @@
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use shardkeep_cluster::certs;
-use shardkeep_testkit::Announcement;
+use shardkeep_testkit::{Announcement, wait_until};
 use shardkeep_types::{DaemonKind, WorldId};
-use tokio::time::{sleep, timeout};
 
 use crate::fixture::Fixture;
-
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Gateway {
     process: Child,
@@ -41,15 +37,10 @@ impl Gateway {
         command.args(["daemon", "--supervised", "gateway", "--config"]).arg(&config);
         // It drains when this process ends and the pipe closes.
         let process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-        let ready = async {
-            loop {
-                match std::fs::read(&announce).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
-                    Some(announcement) => return announcement,
-                    None => sleep(Duration::from_millis(50)).await,
-                }
-            }
-        };
-        let announcement = timeout(START_TIMEOUT, ready).await.context("a gateway does not start")?;
+        let announcement = wait_until("a gateway starts", async || {
+            Ok(std::fs::read(&announce).ok().and_then(|text| serde_json::from_slice(&text).ok()))
+        });
+        let announcement = announcement.await?;
         Ok(Self { process, announcement })
     }
 }

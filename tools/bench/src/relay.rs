@@ -3,15 +3,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use shardkeep_client::session::Session;
 use shardkeep_cluster::{Node, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Service, Settings, Validate, launch};
 use shardkeep_link::{BackendSpec, LinkEvent, LinkHub, Route, ServerMessage};
-use shardkeep_testkit::Announcement;
+use shardkeep_testkit::{Announcement, wait_until};
 use shardkeep_types::{BackendKind, DaemonKind, WorldId};
-use tokio::time::{Instant, sleep};
 use tonic::service::Routes;
 
 use crate::{
@@ -27,7 +26,6 @@ const CONNECTIONS: usize = 200;
 const INTERVALS: [(&str, Option<Duration>); 2] =
     [("5,000 /s in all", Some(Duration::from_millis(40))), ("as fast as they go", None)];
 const ECHO_OPCODE: u16 = 0x8100;
-const ROUTE_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub const RELAY: Benchmark = Benchmark {
     name: "relay",
@@ -90,17 +88,11 @@ async fn through_the_gateway(fixture: &Fixture, gateway: &Announcement) -> Resul
 
 /// The gateway dials a new backend as soon as the registry names it.
 async fn wait_for_route(session: &Session) -> Result<()> {
-    let deadline = Instant::now() + ROUTE_TIMEOUT;
-    loop {
-        match session.call_raw(ECHO_OPCODE, bytes::Bytes::from_static(&REQUEST), Duration::from_secs(5)).await
-        {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() > deadline => {
-                return Err(error).context("the backend is not routed to");
-            }
-            Err(_) => sleep(Duration::from_millis(100)).await,
-        }
-    }
+    wait_until("the backend is routed to", async || {
+        let payload = bytes::Bytes::from_static(&REQUEST);
+        Ok(session.call_raw(ECHO_OPCODE, payload, Duration::from_secs(5)).await.ok().map(drop))
+    })
+    .await
 }
 
 async fn through_peer(peer: Option<Peer>, port: u16) -> Result<Option<Vec<Cost>>> {

@@ -24,7 +24,7 @@ use tokio::{
     time::{interval, timeout},
 };
 
-use crate::{TEST_TIMEOUT, question, registry::TestEnv};
+use crate::{TEST_TIMEOUT, env::TestEnv, question};
 
 /// Set in the process that runs inside the network namespace.
 const INSIDE: &str = "SHARDKEEP_TEST_IN_NAMESPACE";
@@ -151,7 +151,7 @@ async fn resolve_everything(resolver: impl FnOnce(&Path) -> Server) {
         (DaemonKind::Login, "login-2", "203.0.113.1:3725"),
         (DaemonKind::Gateway, "gateway-1", "203.0.113.2:4000"),
     ] {
-        env.registry.announce(kind, name, address, State::Up);
+        env.announce(kind, name, address, State::Up);
     }
     let folder = tempfile::tempdir().unwrap();
     let _parent = parent(folder.path());

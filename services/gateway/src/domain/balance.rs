@@ -47,26 +47,14 @@ impl Balance {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use shardkeep_cluster::State;
-    use shardkeep_types::{DaemonKind, InstanceId, WorldId};
+    use shardkeep_types::{DaemonKind, InstanceId};
 
     use super::*;
 
     fn gateway(name: &str, load: f64) -> Instance {
-        Instance {
-            id: InstanceId { kind: DaemonKind::Gateway, name: name.into(), incarnation: 1 },
-            world: WorldId(0),
-            grpc_address: String::new(),
-            client_address: name.into(),
-            admin_address: String::new(),
-            state: State::Up,
-            load,
-            leadership: shardkeep_cluster::Leadership::None,
-            version: String::new(),
-            attributes: BTreeMap::new(),
-        }
+        let id = InstanceId { kind: DaemonKind::Gateway, name: name.into(), incarnation: 1 };
+        Instance { client_address: name.into(), load, ..Instance::new(id, State::Up) }
     }
 
     #[test]

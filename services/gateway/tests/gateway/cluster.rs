@@ -1,4 +1,4 @@
-//! Gateways among stand-ins, over real sockets and mutual TLS.
+//! Gateways among doubles of other daemons, over real sockets and mutual TLS.
 
 use std::{
     sync::atomic::{AtomicU8, Ordering},
@@ -6,8 +6,8 @@ use std::{
 };
 
 use shardkeep_auth::ticket::Ticket;
-use shardkeep_cluster::{Leadership, Node, certs};
-use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
+use shardkeep_cluster::{Leadership, Node};
+use shardkeep_daemon::{Running, Settings};
 use shardkeep_gateway::{Config, Gateway};
 use shardkeep_link::{BackendSpec, Route};
 use shardkeep_rpc::{
@@ -15,84 +15,64 @@ use shardkeep_rpc::{
     batched_call::outcome,
     billing::billing_server::BillingServer,
     gateway::{Admission, AdmitRequest, gateway_client::GatewayClient},
-    registry::registry_server::RegistryServer,
     world::world_server::WorldServer,
 };
-use shardkeep_testkit::FakeRegistry;
+use shardkeep_testkit::{FakeBackend, FakeBilling, FakeCluster, FakeLogin, FakeWorld};
 use shardkeep_types::{BackendKind, DaemonKind, Secret, TicketId, WorldId};
-use tempfile::TempDir;
 use tokio::time::timeout;
 use tonic::{Status, service::Routes, transport::Channel};
 
-use crate::{
-    backend::Backend,
-    login::StandInLogin,
-    player::Player,
-    world::{StandInBilling, StandInWorld},
-};
+use crate::player::Player;
 
 /// Longest wait for something that should happen at once, on a busy machine.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Cluster {
-    folder: TempDir,
-    pub(crate) world: StandInWorld,
-    pub(crate) billing: StandInBilling,
+    members: FakeCluster,
+    pub(crate) world: FakeWorld,
+    pub(crate) billing: FakeBilling,
     pub(crate) login: Node,
-    registries: Vec<String>,
-    members: Vec<(Daemon, Node)>,
     tickets: AtomicU8,
 }
 
 impl Cluster {
     /// A registry, billing, and a login daemon to admit players.
     pub(crate) async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        certs::make_ca(folder.path()).unwrap();
-        let billing = StandInBilling::default();
-        let mut members = Vec::new();
-        let node = join(&folder, &[], &mut members, DaemonKind::Registry, "registry-1").await;
-        node.serve(Routes::new(RegistryServer::new(FakeRegistry::default())));
-        let registries = vec![node.grpc_address()];
-        let node = join(&folder, &registries, &mut members, DaemonKind::Billing, "billing-1").await;
-        node.serve(Routes::new(BillingServer::new(billing.clone())));
-        let login = join(&folder, &registries, &mut members, DaemonKind::Login, "login-1").await;
-        let (world, tickets) = (StandInWorld::default(), AtomicU8::new(0));
-        Self { folder, world, billing, login, registries, members, tickets }
+        let (mut members, billing) = (FakeCluster::start().await, FakeBilling::default());
+        let server = Routes::new(BillingServer::new(billing.clone()));
+        members.serve(DaemonKind::Billing, "billing-1", server).await;
+        let login = members.member(DaemonKind::Login, "login-1").await;
+        Self { members, world: FakeWorld::default(), billing, login, tickets: AtomicU8::new(0) }
     }
 
     /// A login daemon that gateways follow.
-    pub(crate) async fn followed_login(&mut self) -> StandInLogin {
-        let login = StandInLogin::default();
-        let node = self.member(DaemonKind::Login, "login-2").await;
-        node.serve(Routes::new(RevocationsServer::new(login.clone())));
+    pub(crate) async fn followed_login(&mut self) -> FakeLogin {
+        let login = FakeLogin::default();
+        let server = Routes::new(RevocationsServer::new(login.clone()));
+        self.members.serve(DaemonKind::Login, "login-2", server).await;
         login
     }
 
     /// A world that leads, with its link. All worlds share what they know of sessions.
-    pub(crate) async fn world(&mut self, name: &str, term: u64) -> Backend {
+    pub(crate) async fn world(&mut self, name: &str, term: u64) -> FakeBackend {
         let spec = spec(BackendKind::WORLD, 0x3000, 0x3fff);
-        let node = self.member(DaemonKind::World, name).await;
+        let node = self.members.member(DaemonKind::World, name).await;
         node.set_leadership(Leadership::Leader);
         node.set_attribute("term", term.to_string());
-        let backend = Backend::new(&node, spec);
+        let backend = FakeBackend::new(&node, spec);
         node.serve(Routes::new(backend.hub.service()).add_service(WorldServer::new(self.world.named(name))));
         backend
     }
 
-    pub(crate) async fn zone(&mut self, name: &str) -> Backend {
+    pub(crate) async fn zone(&mut self, name: &str) -> FakeBackend {
         self.backend(DaemonKind::Zone, name, spec(BackendKind::ZONE, 0x1000, 0x1fff)).await
     }
 
-    pub(crate) async fn backend(&mut self, kind: DaemonKind, name: &str, spec: BackendSpec) -> Backend {
-        let node = self.member(kind, name).await;
-        let backend = Backend::new(&node, spec);
+    pub(crate) async fn backend(&mut self, kind: DaemonKind, name: &str, spec: BackendSpec) -> FakeBackend {
+        let node = self.members.member(kind, name).await;
+        let backend = FakeBackend::new(&node, spec);
         node.serve(Routes::new(backend.hub.service()));
         backend
-    }
-
-    async fn member(&mut self, kind: DaemonKind, name: &str) -> Node {
-        join(&self.folder, &self.registries, &mut self.members, kind, name).await
     }
 
     pub(crate) async fn gateway(&self, name: &str) -> Running {
@@ -107,14 +87,14 @@ impl Cluster {
     pub(crate) async fn gateway_as(&self, name: &str, change: impl FnOnce(&mut Settings<Config>)) -> Running {
         let mut settings = self.gateway_settings(name);
         change(&mut settings);
-        let mut running = launch::<Gateway>(settings).await.unwrap();
-        running.ready().await.unwrap();
+        let running = self.members.launch::<Gateway>(settings).await;
         self.wait_for_gateway(name).await;
         running
     }
 
     pub(crate) fn gateway_settings(&self, name: &str) -> Settings<Config> {
-        let mut settings = settings::<Config>(&self.folder, &self.registries, DaemonKind::Gateway, name);
+        let mut settings = self.members.settings::<Config>(DaemonKind::Gateway, name);
+        settings.daemon.grace = Duration::from_secs(3);
         settings.service.listen = "127.0.0.1:0".into();
         settings.service.billing_interval = Duration::from_secs(1);
         settings.service.move_within = TEST_TIMEOUT;
@@ -138,7 +118,7 @@ impl Cluster {
 
     /// An operator's console.
     pub(crate) async fn operator(&mut self) -> Node {
-        self.member(DaemonKind::Gm, "gm-1").await
+        self.members.member(DaemonKind::Gm, "gm-1").await
     }
 
     pub(crate) fn gateway_client_as(&self, node: &Node, gateway: &str) -> GatewayClient<Channel> {
@@ -203,43 +183,4 @@ impl Cluster {
 pub(crate) fn spec(kind: BackendKind, first: u16, last: u16) -> BackendSpec {
     let routes = vec![Route { first, last, max_payload: 1_024, rate: 100, burst: 100 }];
     BackendSpec { kind, world: WorldId(1), routes, auto_bind: kind >= BackendKind::CHAT }
-}
-
-async fn join(
-    folder: &TempDir,
-    registries: &[String],
-    members: &mut Vec<(Daemon, Node)>,
-    kind: DaemonKind,
-    name: &str,
-) -> Node {
-    let daemon = Daemon::new(kind, name);
-    let node = Node::join(&settings::<()>(folder, registries, kind, name), &daemon, kind).await.unwrap();
-    members.push((daemon, node.clone()));
-    node
-}
-
-fn settings<C: Default>(
-    folder: &TempDir,
-    registries: &[String],
-    kind: DaemonKind,
-    name: &str,
-) -> Settings<C> {
-    let world = match kind {
-        DaemonKind::World | DaemonKind::Zone => 1,
-        _ => 0,
-    };
-    let files = certs::issue(folder.path(), kind, name, WorldId(world)).unwrap();
-    Settings {
-        daemon: DaemonConfig { name: name.into(), grace: Duration::from_secs(3), ..DaemonConfig::default() },
-        cluster: ClusterConfig {
-            registries: registries.to_vec(),
-            ca: files.ca,
-            cert: files.cert,
-            key: files.key,
-            heartbeat: Duration::from_millis(100),
-            world,
-            ..ClusterConfig::default()
-        },
-        ..Settings::default()
-    }
 }

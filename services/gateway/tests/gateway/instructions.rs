@@ -1,28 +1,23 @@
 //! Instructions that a gateway executes for a relayed request, for a published message and for an attach.
 //!
-//! The gateway runs on a separate thread under valgrind's callgrind, which counts each thread apart. Clients and stand-ins
+//! The gateway runs on a separate thread under valgrind's callgrind, which counts each thread apart. Clients and doubles
 //! run on another thread and do not count. Two runs of different length give the cost of one more operation.
 //!
 //! ```text
 //! cargo test --release -p shardkeep-gateway --test gateway -- --ignored --nocapture instructions::report
 //! ```
 
-use std::{env, fs, path::Path, process::Command, time::Duration};
+use std::{env, fs, path::Path, process::Command, sync::Arc, time::Duration};
 
 use shardkeep_daemon::{Settings, launch};
 use shardkeep_gateway::{Config, Gateway};
 use shardkeep_link::{PublishKind, ServerMessage, SessionChange};
+use shardkeep_testkit::http_get;
 use shardkeep_types::{BackendKind, DaemonKind, Epoch};
 use shardkeep_wire::{Head, Message, opcode, payload::Pong};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    runtime,
-    time::timeout,
-};
+use tokio::{runtime, time::timeout};
 
 use crate::{
-    backend::gateway_id,
     cell,
     cluster::{Cluster, TEST_TIMEOUT, spec},
     player::Player,
@@ -149,7 +144,7 @@ fn publish() {
         let mut world = cluster.world("world-1", 1).await;
         let mut zone = cluster.zone("zone-1").await;
         start_gateway(&cluster).await;
-        let gateway = gateway_id("gateway-1");
+        let gateway = Arc::from("gateway-1");
         let mut players = Vec::new();
         for account in 1..=SUBSCRIBERS as u64 {
             let player = cluster.player("gateway-1", account).await;
@@ -198,7 +193,7 @@ async fn report_lock_waits() {
     let mut world = cluster.world("world-1", 1).await;
     let mut zones = [cluster.zone("zone-1").await, cluster.zone("zone-2").await];
     let running = cluster.gateway("gateway-1").await;
-    let gateway = gateway_id("gateway-1");
+    let gateway = Arc::from("gateway-1");
     let mut readers = Vec::new();
     for account in 1..=PLAYERS {
         let player = cluster.player("gateway-1", account).await;
@@ -238,18 +233,10 @@ async fn report_lock_waits() {
     for task in tasks {
         timeout(6 * TEST_TIMEOUT, task).await.expect("the last message").unwrap();
     }
-    let metrics = scrape(&running.daemon().bound().admin).await;
+    let (_, metrics) = http_get(&running.daemon().bound().admin, "/metrics").await.unwrap();
     for name in ["gateway_published", "gateway_fanned_out", "gateway_group_lock_waits", "link_hub_lock_waits"]
     {
         let line = metrics.lines().find(|line| line.starts_with(&format!("shardkeep_{name}_total")));
         println!("{}", line.unwrap_or("no waits"));
     }
-}
-
-async fn scrape(address: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).await.unwrap();
-    response
 }

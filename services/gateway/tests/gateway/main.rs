@@ -1,16 +1,13 @@
-//! Black-box tests: real gateways and real client sockets, among stand-ins for every other daemon.
+//! Black-box tests: real gateways and real client sockets, among doubles of all other daemons.
 
-mod backend;
 mod claims;
 mod cluster;
 mod instructions;
 mod lanes;
-mod login;
 mod moves;
 mod player;
-mod world;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use shardkeep_client::{ClientError, Config, raw};
 use shardkeep_gateway::AdvertisedLane;
@@ -32,7 +29,6 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use crate::{
-    backend::gateway_id,
     cluster::{Cluster, TEST_TIMEOUT, spec},
     player::{Player, connect, refused},
 };
@@ -111,12 +107,10 @@ async fn silent_connections_are_evicted_when_full() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn invalid_client_input_is_refused_or_closes_the_connection() {
-    let mut cluster = Cluster::start().await;
-    let mut world = cluster.world("world-1", 1).await;
+async fn input_before_attach_is_refused_or_closes_the_connection() {
+    let cluster = Cluster::start().await;
     let _gateway = cluster.gateway("gateway-1").await;
     let address = cluster.address("gateway-1");
-
     let mut foreign = connect(&address).await;
     foreign.discard_preface();
     foreign.send_bytes(b"HELO example.com\r\n").await.unwrap();
@@ -124,7 +118,13 @@ async fn invalid_client_input_is_refused_or_closes_the_connection() {
     let mut early = connect(&address).await;
     early.send(&[Message::new(LIST, Head::Request(1), (&b""[..]).into())]).await.unwrap();
     assert_eq!(refused(early.next().await), ErrorCode::OutOfPhase);
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_requests_are_refused_until_too_many_end_the_connection() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
     let mut player = cluster.player("gateway-1", 7).await;
     world.session(player.session, SessionChange::Joined).await;
     player.request(0x7777, 1, b"").await;
@@ -137,14 +137,20 @@ async fn invalid_client_input_is_refused_or_closes_the_connection() {
         player.send(Message::new(0x7777, Head::Event, (&b""[..]).into())).await;
     }
     assert_eq!(player.end().await, Some(ErrorCode::OutOfPhase), "one strike too many");
+}
 
-    player.resume(&address).await.unwrap();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_or_oversized_record_closes_the_connection() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
     let mut record =
         player.connection.seal(&[Message::new(LIST, Head::Request(4), (&b""[..]).into())]).unwrap();
     record[5] ^= 1;
     player.connection.send_bytes(&record).await.unwrap();
     assert_eq!(player.end().await, None, "a forged record is not answered");
-    player.resume(&address).await.unwrap();
+    player.resume(&cluster.address("gateway-1")).await.unwrap();
     player.connection.send_bytes(&[0xff, 0xff, 0]).await.unwrap();
     assert_eq!(player.end().await, Some(ErrorCode::TooLarge));
 }
@@ -254,7 +260,7 @@ async fn late_subscriber_gets_keyframe_deltas_and_next_event() {
         zone.bound(player.session).await;
         players.push(player);
     }
-    let (gateway, late) = (gateway_id("gateway-1"), players.pop().unwrap());
+    let (gateway, late) = (Arc::from("gateway-1"), players.pop().unwrap());
     let (mut early, mut late) = (players.pop().unwrap(), late);
 
     zone.hub.subscribe(&gateway, early.session, &[cell(1)], false);
@@ -524,32 +530,37 @@ async fn slow_client_is_disconnected_without_affecting_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn newer_login_and_operator_kick_end_sessions() {
+async fn newer_login_ends_the_earlier_session() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
     let mut first = cluster.player("gateway-1", 7).await;
-    let mut second = cluster.player("gateway-1", 7).await;
+    let _second = cluster.player("gateway-1", 7).await;
     assert_eq!(first.end().await, Some(ErrorCode::Displaced));
+}
 
-    let mut gateway = cluster.gateway_client("gateway-1");
-    let line = AnnounceRequest { text: "restart at noon".into(), to: Some(To::World(1)) };
-    assert_eq!(
-        gateway.announce(line).await.unwrap_err().code(),
-        tonic::Code::PermissionDenied,
-        "not login's to say"
-    );
-    let kick = KickRequest {
-        selector: Some(Selector::Account(7)),
-        code: ErrorCode::Kicked as u32,
-        detail: "bye".into(),
-    };
-    assert_eq!(gateway.kick(kick).await.unwrap_err().code(), tonic::Code::PermissionDenied);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announcement_and_kick_need_an_operator() {
+    let cluster = Cluster::start().await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut login = cluster.gateway_client("gateway-1");
+    let refused = login.announce(AnnounceRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let refused = login.kick(KickRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operator_announcement_is_heard_and_kick_ends_the_session() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
     let gm = cluster.operator().await;
     let mut gateway = cluster.gateway_client_as(&gm, "gateway-1");
     let line = AnnounceRequest { text: "restart at noon".into(), to: Some(To::World(1)) };
     assert_eq!(gateway.announce(line).await.unwrap().into_inner().reached, 1);
-    let heard = second.next().await.unwrap();
+    let heard = player.next().await.unwrap();
     assert_eq!(heard.decode::<Announcement>().unwrap().text, "restart at noon");
     let kick = KickRequest {
         selector: Some(Selector::Account(7)),
@@ -557,10 +568,10 @@ async fn newer_login_and_operator_kick_end_sessions() {
         detail: "bye".into(),
     };
     assert_eq!(gateway.kick(kick).await.unwrap().into_inner().ended, 1);
-    assert_eq!(second.end().await, Some(ErrorCode::Kicked));
+    assert_eq!(player.end().await, Some(ErrorCode::Kicked));
 
     let mut reports = cluster.billing.reports.subscribe();
-    let id = second.session.as_bytes();
+    let id = player.session.as_bytes();
     let reported = reports.wait_for(|all| all.iter().any(|report| report.ended && report.session == id));
     timeout(TEST_TIMEOUT, reported).await.expect("play time is reported").unwrap();
 }
@@ -790,7 +801,7 @@ async fn request_in_the_record_of_confirm_reaches_the_world() {
     let established =
         raw::attach_with(&mut connection, &Config::default(), &ticket, &[request]).await.unwrap();
     assert_eq!(&world.delivered(established.session).await[0].payload[..], b"early");
-    let gateway = gateway_id("gateway-1");
+    let gateway = Arc::from("gateway-1");
     world.hub.send(&gateway, &[established.session], vec![ServerMessage::reply(LIST, 2, "answer")]);
     assert_eq!(timeout(TEST_TIMEOUT, connection.next()).await.unwrap().unwrap().head, Head::Reply(2));
 }
@@ -802,7 +813,7 @@ async fn keyframe_in_parts_is_delivered_without_asking_for_another() {
     let mut world = cluster.world("world-1", 1).await;
     let mut zone = cluster.zone("zone-1").await;
     let _gateway = cluster.gateway("gateway-1").await;
-    let gateway = gateway_id("gateway-1");
+    let gateway = Arc::from("gateway-1");
     let mut players = Vec::new();
     for account in [7, 8] {
         let player = cluster.player("gateway-1", account).await;

@@ -9,13 +9,13 @@ use std::{
 };
 
 use shardkeep_link::{GatewayId, LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
+use shardkeep_testkit::FakeBackend;
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey, SessionId};
 use shardkeep_wire::{Head, opcode, payload::ErrorCode};
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backend::Backend,
     cluster::{Cluster, TEST_TIMEOUT, spec},
     player::{Player, refused},
 };
@@ -32,7 +32,7 @@ fn table() -> GroupKey {
 /// A backend that counts as fast as its reader reads: to the session, to a group of the session, to the session
 /// again.
 struct Counter {
-    backend: Backend,
+    backend: FakeBackend,
     session: SessionId,
     gateway: Option<GatewayId>,
     received: Arc<AtomicU64>,
@@ -172,7 +172,7 @@ async fn repeated_moves_deliver_every_message_once_in_order() {
 }
 
 /// A session at the first gateway, with an answered request and an event, both unread; and its world.
-async fn unread(cluster: &mut Cluster) -> (Player, Backend) {
+async fn unread(cluster: &mut Cluster) -> (Player, FakeBackend) {
     let mut world = cluster.world("world-1", 1).await;
     let mut player = cluster.player("gateway-1", 7).await;
     let gateway = world.session(player.session, SessionChange::Joined).await;

@@ -30,6 +30,28 @@ pub(crate) trait OperatorCommand: fmt::Display {
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError>;
 }
 
+/// A command whose message has no field, with its text in the audit.
+macro_rules! command_without_arguments {
+    ($command:ident, $text:literal) => {
+        pub(crate) struct $command;
+
+        impl TryFrom<shardkeep_rpc::gm::$command> for $command {
+            type Error = CommandError;
+
+            fn try_from(_: shardkeep_rpc::gm::$command) -> Result<Self, CommandError> {
+                Ok(Self)
+            }
+        }
+
+        impl std::fmt::Display for $command {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str($text)
+            }
+        }
+    };
+}
+pub(crate) use command_without_arguments;
+
 /// The services of the console that commands use.
 #[derive(Clone, Copy)]
 pub(crate) struct CommandServices<'a> {

@@ -1,28 +1,11 @@
 //! Lists all daemons that the registries know, with state and load.
 
-use std::fmt;
-
 use serde_json::json;
-use shardkeep_rpc::gm;
 
-use super::command::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome, command_without_arguments};
 use crate::{error::CommandError, role::Right};
 
-pub(crate) struct Daemons;
-
-impl TryFrom<gm::Daemons> for Daemons {
-    type Error = CommandError;
-
-    fn try_from(_: gm::Daemons) -> Result<Self, CommandError> {
-        Ok(Self)
-    }
-}
-
-impl fmt::Display for Daemons {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("list the daemons")
-    }
-}
+command_without_arguments!(Daemons, "list the daemons");
 
 impl OperatorCommand for Daemons {
     const NAME: &'static str = "daemons";

@@ -1,32 +1,15 @@
 //! Lists the messages of the client protocol with their counts, sizes and costs at the gateways.
 
-use std::fmt;
-
 use serde_json::json;
-use shardkeep_rpc::gm;
 
-use super::command::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome, command_without_arguments};
 use crate::{
     costs::{self, bytes, seconds},
     error::CommandError,
     role::Right,
 };
 
-pub(crate) struct Messages;
-
-impl TryFrom<gm::Messages> for Messages {
-    type Error = CommandError;
-
-    fn try_from(_: gm::Messages) -> Result<Self, CommandError> {
-        Ok(Self)
-    }
-}
-
-impl fmt::Display for Messages {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("list the costs of messages")
-    }
-}
+command_without_arguments!(Messages, "list the costs of messages");
 
 impl OperatorCommand for Messages {
     const NAME: &'static str = "messages";

@@ -1,31 +1,14 @@
 //! Lists the characters that are online.
 
-use std::fmt;
-
 use serde_json::json;
-use shardkeep_rpc::gm;
 
-use super::command::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome, command_without_arguments};
 use crate::{error::CommandError, role::Right};
 
 /// Characters listed at most. The total counts all.
 const MAX_LISTED: usize = 2_000;
 
-pub(crate) struct Online;
-
-impl TryFrom<gm::Online> for Online {
-    type Error = CommandError;
-
-    fn try_from(_: gm::Online) -> Result<Self, CommandError> {
-        Ok(Self)
-    }
-}
-
-impl fmt::Display for Online {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("list the players online")
-    }
-}
+command_without_arguments!(Online, "list the players online");
 
 impl OperatorCommand for Online {
     const NAME: &'static str = "online";

@@ -1,29 +1,12 @@
 //! Lists the operators.
 
-use std::fmt;
-
 use serde_json::{Value, json};
-use shardkeep_rpc::gm;
 use shardkeep_store::operators;
 
-use super::command::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome, command_without_arguments};
 use crate::{error::CommandError, role::Right};
 
-pub(crate) struct Operators;
-
-impl TryFrom<gm::Operators> for Operators {
-    type Error = CommandError;
-
-    fn try_from(_: gm::Operators) -> Result<Self, CommandError> {
-        Ok(Self)
-    }
-}
-
-impl fmt::Display for Operators {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("list the operators")
-    }
-}
+command_without_arguments!(Operators, "list the operators");
 
 impl OperatorCommand for Operators {
     const NAME: &'static str = "operators";

@@ -1,32 +1,15 @@
 //! Lists the worlds: players, capacity, queue, and whether players may enter.
 
-use std::fmt;
-
 use serde_json::{Value, json};
-use shardkeep_rpc::gm;
 
-use super::command::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome, command_without_arguments};
 use crate::{
     error::CommandError,
     role::Right,
     worlds::{self, AccessStatus, World},
 };
 
-pub(crate) struct Worlds;
-
-impl TryFrom<gm::Worlds> for Worlds {
-    type Error = CommandError;
-
-    fn try_from(_: gm::Worlds) -> Result<Self, CommandError> {
-        Ok(Self)
-    }
-}
-
-impl fmt::Display for Worlds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("list the worlds")
-    }
-}
+command_without_arguments!(Worlds, "list the worlds");
 
 impl OperatorCommand for Worlds {
     const NAME: &'static str = "worlds";

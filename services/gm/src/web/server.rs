@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
@@ -37,7 +36,8 @@ pub(crate) async fn serve(
     draining: CancellationToken,
 ) -> anyhow::Result<()> {
     let router = routes(Site::new(console, draining.clone()));
-    serve_http("console", listener, router, LIMITS, draining).await.context("gm.web")
+    serve_http("console", listener, router, LIMITS, draining).await;
+    Ok(())
 }
 
 fn routes(site: Site) -> Router {

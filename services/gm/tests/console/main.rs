@@ -3,11 +3,10 @@
 mod browser;
 mod live_page;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use browser::Browser;
-use shardkeep_cluster::{Dialer, OperatorName, certs};
-use shardkeep_daemon::{BoundAddresses, ClusterConfig, DaemonConfig, LogConfig, Running, Settings, launch};
+use shardkeep_daemon::{BoundAddresses, Running, Settings, launch};
 use shardkeep_gm::{Config, Gm};
 use shardkeep_rpc::{
     gm::{
@@ -16,14 +15,13 @@ use shardkeep_rpc::{
     },
     tonic::{Code, Request, transport::Channel},
 };
-use shardkeep_testkit::{Postgres, assert_each_panic_ends_the_daemon};
-use shardkeep_types::{DaemonKind, WorldId};
-use tempfile::TempDir;
+use shardkeep_testkit::{FakeCluster, Postgres, assert_each_panic_ends_the_daemon};
+use shardkeep_types::DaemonKind;
 
 const PASSWORD: &str = "correct horse battery";
 
 struct Console {
-    folder: TempDir,
+    cluster: FakeCluster,
     running: Running,
     bound: BoundAddresses,
 }
@@ -34,10 +32,9 @@ impl Console {
     }
 
     async fn start_with(service: Config) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut running = launch::<Gm>(settings(folder.path(), service)).await.unwrap();
-        let bound = running.ready().await.unwrap();
-        Self { folder, running, bound }
+        let cluster = FakeCluster::without_registry();
+        let running = cluster.launch::<Gm>(settings(&cluster, service)).await;
+        Self { cluster, bound: running.daemon().bound(), running }
     }
 
     fn browser(&self) -> Browser {
@@ -51,10 +48,8 @@ impl Console {
     }
 
     fn grpc_as(&self, kind: DaemonKind) -> GmClient<Channel> {
-        let files = certs::issue(self.folder.path(), kind, &format!("a-{kind}"), WorldId(0)).unwrap();
-        let operator = OperatorName::parse("tester").unwrap();
-        let dialer = Dialer::with_operator(Arc::new(files.load().unwrap()), &operator);
-        GmClient::new(dialer.channel(DaemonKind::Gm, &self.bound.grpc))
+        let name = format!("a-{kind}");
+        GmClient::new(self.cluster.channel(kind, &name, DaemonKind::Gm, &self.bound.grpc))
     }
 
     fn grpc(&self) -> GmClient<Channel> {
@@ -89,17 +84,11 @@ impl Console {
     }
 }
 
-/// Settings of a console that keeps its files in this folder and has no registry.
-fn settings(folder: &Path, service: Config) -> Settings<Config> {
-    certs::make_ca(folder).unwrap();
-    let files = certs::issue(folder, DaemonKind::Gm, "gm-1", WorldId(0)).unwrap();
-    let data_dir = folder.join("gm-1");
-    std::fs::create_dir_all(&data_dir).unwrap();
-    let grace = Duration::from_secs(5);
-    let daemon = DaemonConfig { name: "gm-1".into(), data_dir, grace, ..DaemonConfig::default() };
-    let cluster =
-        ClusterConfig { ca: files.ca, cert: files.cert, key: files.key, ..ClusterConfig::default() };
-    Settings { daemon, cluster, log: LogConfig::default(), service }
+fn settings(cluster: &FakeCluster, service: Config) -> Settings<Config> {
+    let mut settings = cluster.settings(DaemonKind::Gm, "gm-1");
+    settings.daemon.grace = Duration::from_secs(5);
+    settings.service = service;
+    settings
 }
 
 fn bearer<T>(token: &str, message: T) -> Request<T> {
@@ -123,6 +112,24 @@ async fn first_sign_in_uses_one_time_link_and_sets_password() {
     for page in ["/", "/operators", "/map/events"] {
         assert_eq!(browser.get(page).await.location(), "/password", "{page}");
     }
+    let set = browser.submit("/password", "/password", &[("new", PASSWORD), ("again", PASSWORD)]).await;
+    assert_eq!((set.status, set.location()), (303, "/"));
+    assert!(browser.get("/").await.body.contains("admin"));
+    let audit = browser.get("/audit").await.body;
+    for noted in
+        ["make a one-time link", "grpc tester (cli/a-cli)", "sign in by one-time link", "set the password"]
+    {
+        assert!(audit.contains(noted), "{noted}: {audit}");
+    }
+    assert_eq!(console.browser().submit(&link, &link, &[]).await.status, 401, "a link works once");
+}
+
+#[tokio::test]
+async fn invalid_first_password_is_refused_and_the_form_can_be_sent_again() {
+    let console = Console::start().await;
+    let link = path_of(&console.link().await);
+    let mut browser = console.browser();
+    browser.submit(&link, &link, &[]).await;
     let short = browser.submit("/password", "/password", &[("new", "short"), ("again", "short")]).await;
     assert_eq!(short.status, 400);
     let differ =
@@ -133,21 +140,22 @@ async fn first_sign_in_uses_one_time_link_and_sets_password() {
     let again: Vec<(&str, &str)> = again.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let again = browser.post("/password", &again).await;
     assert_eq!(again.status, 400, "the form shows the error and can be sent again");
-    let set = browser.submit("/password", "/password", &[("new", PASSWORD), ("again", PASSWORD)]).await;
-    assert_eq!((set.status, set.location()), (303, "/"));
-    assert!(browser.get("/").await.body.contains("admin"));
-    let audit = browser.get("/audit").await.body;
-    for noted in
-        ["make a one-time link", "grpc tester (cli/a-cli)", "sign in by one-time link", "set the password"]
-    {
-        assert!(audit.contains(noted), "{noted}: {audit}");
-    }
+}
+
+#[tokio::test]
+async fn password_change_needs_the_current_password() {
+    let console = Console::start().await;
+    let mut browser = console.admin().await;
     let wrong = [("current", "not this one"), ("new", PASSWORD), ("again", PASSWORD)];
     let wrong = browser.submit("/password", "/password", &wrong).await;
     assert_eq!(wrong.status, 401);
     assert!(wrong.body.contains("the current password is wrong") && !wrong.csrf().is_empty());
+}
 
-    assert_eq!(console.browser().submit(&link, &link, &[]).await.status, 401, "a link works once");
+#[tokio::test]
+async fn sign_out_ends_the_session() {
+    let console = Console::start().await;
+    let mut browser = console.admin().await;
     assert_eq!(browser.submit("/", "/sign-out", &[]).await.location(), "/sign-in");
     assert_eq!(browser.get("/").await.location(), "/sign-in");
     console.signed_in("admin").await;
@@ -336,11 +344,11 @@ async fn silent_connections_of_one_host_do_not_keep_operators_out() {
 
 #[tokio::test]
 async fn panic_in_any_console_task_ends_the_console() {
-    let folders = std::cell::RefCell::new(Vec::new());
+    let clusters = std::cell::RefCell::new(Vec::new());
     let start = || {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = settings(folder.path(), Config::default());
-        folders.borrow_mut().push(folder);
+        let cluster = FakeCluster::without_registry();
+        let settings = settings(&cluster, Config::default());
+        clusters.borrow_mut().push(cluster);
         async move { launch::<Gm>(settings).await.unwrap() }
     };
     let tasks = assert_each_panic_ends_the_daemon(start).await;
@@ -361,9 +369,8 @@ async fn search_without_daemons_says_which_are_missing() {
 }
 
 #[tokio::test]
-async fn grpc_client_signs_in_executes_and_reads_audit() {
-    let postgres = Postgres::start().await;
-    let console = Console::start_with(Config { store: postgres.url(), ..Config::default() }).await;
+async fn grpc_client_signs_in_with_its_password() {
+    let console = Console::start().await;
     let mut grpc = console.grpc();
     let unauthenticated = grpc.execute(Command::default()).await.unwrap_err();
     assert_eq!(unauthenticated.code(), Code::Unauthenticated);
@@ -374,9 +381,26 @@ async fn grpc_client_signs_in_executes_and_reads_audit() {
     let reply = grpc.sign_in(right).await.unwrap().into_inner();
     assert_eq!((reply.role.as_str(), reply.operator.as_str()), ("admin", "admin"));
     assert!(reply.idle_s > 0 && reply.idle_s < reply.expires_in_s);
+}
+
+#[tokio::test]
+async fn sign_in_link_is_refused_to_daemons() {
+    let console = Console::start().await;
+    let stranger = console.grpc_as(DaemonKind::Zone).one_time_link(OneTimeLinkRequest {}).await.unwrap_err();
+    assert_eq!(stranger.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn grpc_commands_are_executed_or_refused_and_audited() {
+    let postgres = Postgres::start().await;
+    let console = Console::start_with(Config { store: postgres.url(), ..Config::default() }).await;
+    console.admin().await;
+    let mut grpc = console.grpc();
+    let sign_in = SignInRequest { operator: "admin".into(), password: PASSWORD.into() };
+    let token = grpc.sign_in(sign_in).await.unwrap().into_inner().token;
 
     let operators = Command { reason: String::new(), command: Some(CommandKind::Operators(Operators {})) };
-    let listed = grpc.execute(bearer(&reply.token, operators)).await.unwrap().into_inner();
+    let listed = grpc.execute(bearer(&token, operators)).await.unwrap().into_inner();
     assert!(
         listed.text.contains("admin") && listed.text.contains("signs in with a password"),
         "{}",
@@ -384,27 +408,24 @@ async fn grpc_client_signs_in_executes_and_reads_audit() {
     );
     let close = CommandKind::Maintenance(Maintenance { world: 7, closed: true, seconds: None });
     let close = Command { reason: "a slip".into(), command: Some(close) };
-    let unknown = grpc.execute(bearer(&reply.token, close)).await.unwrap_err();
+    let unknown = grpc.execute(bearer(&token, close)).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     assert!(unknown.message().contains("there is no world 7"), "{}", unknown.message());
 
     let daemons = Command { reason: String::new(), command: Some(CommandKind::Daemons(Daemons {})) };
-    let listed = grpc.execute(bearer(&reply.token, daemons)).await.unwrap().into_inner();
+    let listed = grpc.execute(bearer(&token, daemons)).await.unwrap().into_inner();
     assert!(listed.json.contains("\"daemons\""), "{}", listed.json);
     let broadcast = CommandKind::Broadcast(Broadcast { world: 0, text: "hello".into() });
     let unreasoned = Command { reason: " ".into(), command: Some(broadcast.clone()) };
-    let status = grpc.execute(bearer(&reply.token, unreasoned)).await.unwrap_err();
+    let status = grpc.execute(bearer(&token, unreasoned)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     let reasoned = Command { reason: "maintenance".into(), command: Some(broadcast) };
-    assert_eq!(grpc.execute(bearer(&reply.token, reasoned)).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(grpc.execute(bearer(&token, reasoned)).await.unwrap_err().code(), Code::Unavailable);
     let credit = CommandKind::Credit(Credit { account: "ann".into(), hours: 0, key: String::new() });
     let malformed = Command { reason: "x".into(), command: Some(credit) };
-    assert_eq!(
-        grpc.execute(bearer(&reply.token, malformed)).await.unwrap_err().code(),
-        Code::InvalidArgument
-    );
+    assert_eq!(grpc.execute(bearer(&token, malformed)).await.unwrap_err().code(), Code::InvalidArgument);
 
-    let audit = grpc.audit(bearer(&reply.token, AuditRequest::default())).await.unwrap().into_inner().entries;
+    let audit = grpc.audit(bearer(&token, AuditRequest::default())).await.unwrap().into_inner().entries;
     let outcomes: Vec<(&str, &str)> =
         audit.iter().map(|entry| (entry.command.as_str(), entry.outcome.as_str())).take(4).collect();
     assert_eq!(
@@ -416,8 +437,5 @@ async fn grpc_client_signs_in_executes_and_reads_audit() {
         ]
     );
     assert!(outcomes[0].0.starts_with("malformed command") && outcomes[0].1 == "failed");
-
-    let stranger = console.grpc_as(DaemonKind::Zone).one_time_link(OneTimeLinkRequest {}).await.unwrap_err();
-    assert_eq!(stranger.code(), Code::PermissionDenied);
     console.running.stop().await.unwrap();
 }

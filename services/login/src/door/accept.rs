@@ -8,7 +8,7 @@ use std::{
 
 use bytes::BytesMut;
 use shardkeep_connection::{Connection, Fault};
-use shardkeep_daemon::{ConnectionLimiter, Daemon, Full, Networks, contained};
+use shardkeep_daemon::{ConnectionLimiter, Daemon, Full, Networks, accept, contained};
 use shardkeep_lanes::{IncomingConnection, Lane, Listener, Upgrade};
 use shardkeep_wire::{Message, Side, proxy::ProxyError, record::Writer};
 use tokio::time::timeout;
@@ -23,8 +23,6 @@ use crate::{
     replies::End,
 };
 
-/// Pause after a failed accept, for example when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Part of the grace time that players have to select a world when the daemon drains.
 const DRAIN_DIVISOR: u32 = 2;
 
@@ -45,15 +43,7 @@ impl Door {
         let (draining, stopped) = (daemon.draining(), daemon.stopped());
         let players = TaskTracker::new();
         let upgrade = self.listener.upgrade();
-        while let Some(accepted) = draining.run_until_cancelled(self.listener.accept()).await {
-            let incoming = match accepted {
-                Ok(incoming) => incoming,
-                Err(error) => {
-                    warn!(%error, "accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+        while let Some(incoming) = draining.run_until_cancelled(accept(|| self.listener.accept())).await {
             metrics::retries(self.listener.retries());
             // The client behind a balancer is known after its header, so its slot is counted for it later.
             let peer = incoming.peer().ip();

@@ -179,17 +179,12 @@ mod tests {
         leadership: Leadership,
         attributes: &[(&str, &str)],
     ) -> Instance {
+        let id = InstanceId { kind: DaemonKind::World, name: name.into(), incarnation: 1 };
         Instance {
-            id: InstanceId { kind: DaemonKind::World, name: name.into(), incarnation: 1 },
-            state,
             world: WorldId(world),
-            grpc_address: String::new(),
-            client_address: String::new(),
-            admin_address: String::new(),
-            version: String::new(),
-            load: 0.0,
             leadership,
             attributes: attributes.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+            ..Instance::new(id, state)
         }
     }
 

@@ -4,18 +4,16 @@ use shardkeep_rpc::accounts::{
     BanRequest, ListRequest, LogOutRequest, SetVerifierRequest, ShowRequest, UnbanRequest,
     show_request::Selector,
 };
+use shardkeep_testkit::GatewayCall;
 use shardkeep_wire::payload::{ErrorCode, WorldStatus};
 use tonic::Code;
 
-use crate::{
-    cluster::{Cluster, new_account},
-    stand_ins::GatewayCall,
-};
+use crate::cluster::{Cluster, new_account};
 
 #[tokio::test]
-async fn account_is_created_once_and_found() {
+async fn account_name_taken_or_invalid_is_refused() {
     let cluster = Cluster::start().await;
-    let id = cluster.account(" Alice", "right").await;
+    cluster.account(" Alice", "right").await;
     let mut accounts = cluster.accounts();
     let again = accounts.create(new_account("alice", "other")).await.unwrap_err();
     assert_eq!(again.code(), Code::AlreadyExists);
@@ -28,7 +26,13 @@ async fn account_is_created_once_and_found() {
     let mut weak = new_account("bob", "right");
     weak.verifier.clear();
     assert_eq!(accounts.create(weak).await.unwrap_err().code(), Code::InvalidArgument);
+}
 
+#[tokio::test]
+async fn account_is_found_by_id_name_and_prefix() {
+    let cluster = Cluster::start().await;
+    let id = cluster.account(" Alice", "right").await;
+    let mut accounts = cluster.accounts();
     let by_id = accounts.show(ShowRequest { selector: Some(Selector::Id(id)) }).await.unwrap().into_inner();
     assert_eq!(by_id, cluster.show("ALICE").await);
     assert_eq!((by_id.id, by_id.name.as_str(), by_id.generation, by_id.last_login_ms), (id, "alice", 1, 0));
@@ -74,7 +78,7 @@ async fn ban_ends_sessions_and_is_shown_only_after_proof() {
     // The connection at the world list closes, and the ticket is revoked.
     assert_eq!(player.last_error().await, Some(ErrorCode::Banned));
     let ticket = cluster.gateway.admitted()[0].ticket_id.clone();
-    assert!(cluster.gateway.asked().contains(&GatewayCall::RevokeTicket(ticket)));
+    assert!(cluster.gateway.calls().contains(&GatewayCall::RevokeTicket(ticket)));
 
     let wrong = cluster.connect().await.log_in("alice", "wrong").await.unwrap_err();
     assert_eq!(wrong.code, ErrorCode::Denied, "only who knows the password learns of the ban");

@@ -1,13 +1,16 @@
-//! A login process among stand-ins for other daemons.
+//! A login process among doubles of other daemons.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use shardkeep_auth::{
     AccountName,
     srp::{Group, Verifier},
 };
-use shardkeep_cluster::{Dialer, Leadership, Node, OperatorName, certs};
-use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Settings};
+use shardkeep_cluster::{Leadership, Node, certs};
 use shardkeep_rpc::{
     accounts::{
         Account, CreateRequest, ShowRequest, accounts_client::AccountsClient,
@@ -15,23 +18,16 @@ use shardkeep_rpc::{
     },
     billing::billing_server::BillingServer,
     gateway::gateway_server::GatewayServer,
-    registry::registry_server::RegistryServer,
 };
-use shardkeep_testkit::{FakeRegistry, wait_until};
+use shardkeep_testkit::{FakeBilling, FakeCluster, FakeGateway, http_get, wait_until};
 use shardkeep_types::{DaemonKind, WorldId};
-use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     process::{Child, Command},
     time::timeout,
 };
 use tonic::{service::Routes, transport::Channel};
 
-use crate::{
-    player::Player,
-    stand_ins::{StandInBilling, StandInGateway},
-};
+use crate::player::Player;
 
 /// Longest wait for an event that takes a moment on an idle machine.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,15 +36,11 @@ pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const GATEWAY_ADDRESS: &str = "gateway.example:7200";
 
 pub(crate) struct Cluster {
-    pub(crate) folder: TempDir,
-    pub(crate) gateway: StandInGateway,
-    registry: Node,
+    members: FakeCluster,
+    pub(crate) gateway: FakeGateway,
     process: Child,
     bound: Bound,
-    operator: Dialer,
     settings: Vec<String>,
-    // Dropping them would end the stand-ins.
-    members: Vec<(Daemon, Node)>,
 }
 
 struct Bound {
@@ -64,54 +56,37 @@ impl Cluster {
 
     /// `settings` as for `--set`; `{folder}` stands for the cluster's folder.
     pub(crate) async fn start_with(settings: &[&str]) -> Self {
-        Self::start_in(new_folder(), settings).await
+        Self::start_among(FakeCluster::start().await, settings).await
     }
 
     /// Starts another region: a second cluster with the same certificate authority.
     pub(crate) async fn start_region(&self, settings: &[&str]) -> Self {
-        let folder = new_folder();
-        for file in ["ca.pem", "ca.key"] {
-            std::fs::copy(self.folder.path().join(file), folder.path().join(file)).unwrap();
-        }
-        Self::start_in(folder, settings).await
+        Self::start_among(self.members.start_region().await, settings).await
     }
 
-    async fn start_in(folder: TempDir, settings: &[&str]) -> Self {
-        certs::make_ca(folder.path()).unwrap();
-        let registry = member(&folder, DaemonKind::Registry, "registry-1", 0, &[]).await;
-        registry.1.serve(Routes::new(RegistryServer::new(FakeRegistry::default())));
-        let gateway = StandInGateway::default();
-        let files = certs::issue(folder.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
-        let name = OperatorName::parse("tester").unwrap();
-        let operator = Dialer::with_operator(files.load().unwrap().into(), &name);
-        let settings = filled_in(settings, &folder);
-        let (process, bound) = spawn(&folder, &registry.1.grpc_address(), &settings).await;
-        let mut cluster = Self {
-            folder,
-            gateway: gateway.clone(),
-            registry: registry.1.clone(),
-            process,
-            bound,
-            operator,
-            settings,
-            members: vec![registry],
-        };
-        let node = cluster.member(DaemonKind::Gateway, "gateway-1", 0).await;
+    async fn start_among(members: FakeCluster, settings: &[&str]) -> Self {
+        let gateway = FakeGateway::default();
+        let settings = filled_in(settings, members.folder());
+        let (process, bound) = spawn(&members, &settings).await;
+        let mut cluster = Self { members, gateway: gateway.clone(), process, bound, settings };
+        let node = cluster.member(DaemonKind::Gateway, "gateway-1").await;
         node.set_client_address(GATEWAY_ADDRESS.into());
         node.serve(Routes::new(GatewayServer::new(gateway)));
         cluster
     }
 
     /// A registered daemon that serves nothing yet.
-    pub(crate) async fn member(&mut self, kind: DaemonKind, name: &str, world: u32) -> Node {
-        let member = member(&self.folder, kind, name, world, &[self.registry.grpc_address()]).await;
-        self.members.push(member.clone());
-        member.1
+    pub(crate) async fn member(&mut self, kind: DaemonKind, name: &str) -> Node {
+        self.members.member(kind, name).await
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.members.folder()
     }
 
     /// The leader of a world that is up and has room.
     pub(crate) async fn world(&mut self, id: u32, name: &str) -> Node {
-        let node = self.member(DaemonKind::World, &format!("world-{id}"), id).await;
+        let node = self.members.member_of(WorldId(id), DaemonKind::World, &format!("world-{id}")).await;
         for (key, value) in [("name", name), ("capacity", "100"), ("online", "25")] {
             node.set_attribute(key, value.to_owned());
         }
@@ -120,9 +95,9 @@ impl Cluster {
         node
     }
 
-    pub(crate) async fn billing(&mut self, billing: StandInBilling) {
-        let node = self.member(DaemonKind::Billing, "billing-1", 0).await;
-        node.serve(Routes::new(BillingServer::new(billing)));
+    pub(crate) async fn billing(&mut self, billing: FakeBilling) {
+        let server = Routes::new(BillingServer::new(billing));
+        self.members.serve(DaemonKind::Billing, "billing-1", server).await;
     }
 
     pub(crate) async fn connect(&self) -> Player {
@@ -130,18 +105,20 @@ impl Cluster {
     }
 
     pub(crate) fn accounts(&self) -> AccountsClient<Channel> {
-        AccountsClient::new(self.operator.channel(DaemonKind::Login, &self.bound.grpc))
+        AccountsClient::new(self.channel(DaemonKind::Cli, "cli"))
     }
 
     pub(crate) fn revocations_as_operator(&self) -> RevocationsClient<Channel> {
-        RevocationsClient::new(self.operator.channel(DaemonKind::Login, &self.bound.grpc))
+        RevocationsClient::new(self.channel(DaemonKind::Cli, "cli"))
     }
 
     /// The service that gateways follow.
     pub(crate) fn revocations(&self) -> RevocationsClient<Channel> {
-        let files = certs::issue(self.folder.path(), DaemonKind::Gateway, "follower", WorldId(0)).unwrap();
-        let dialer = Dialer::new(files.load().unwrap().into());
-        RevocationsClient::new(dialer.channel(DaemonKind::Login, &self.bound.grpc))
+        RevocationsClient::new(self.channel(DaemonKind::Gateway, "follower"))
+    }
+
+    fn channel(&self, caller: DaemonKind, name: &str) -> Channel {
+        self.members.channel(caller, name, DaemonKind::Login, &self.bound.grpc)
     }
 
     pub(crate) async fn account(&self, name: &str, password: &str) -> u64 {
@@ -151,24 +128,16 @@ impl Cluster {
 
     /// The sum of a metric over all label sets that contain `label`.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = self.get("/metrics").await;
+        let (_, text) = http_get(&self.bound.admin, "/metrics").await.unwrap();
         let samples = text.lines().filter(|line| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(label)
         });
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
-    async fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.bound.admin).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        text
-    }
-
     /// The process's standard error.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("login.log")).unwrap()
+        std::fs::read_to_string(self.folder().join("login.log")).unwrap()
     }
 
     /// The address for other regions.
@@ -177,7 +146,7 @@ impl Cluster {
     }
 
     pub(crate) async fn is_ready(&self) -> bool {
-        self.get("/readyz").await.starts_with("HTTP/1.0 200")
+        http_get(&self.bound.admin, "/readyz").await.unwrap().0 == 200
     }
 
     pub(crate) fn client_address(&self) -> &str {
@@ -204,9 +173,9 @@ impl Cluster {
     /// standard error.
     pub(crate) async fn refuses_to_start_with(&mut self, settings: &[&str]) -> String {
         self.process.kill().await.unwrap();
-        std::fs::remove_file(self.folder.path().join("login.log")).unwrap();
-        let settings = filled_in(settings, &self.folder);
-        let (mut process, _) = begin(&self.folder, &self.registry.grpc_address(), &settings);
+        std::fs::remove_file(self.folder().join("login.log")).unwrap();
+        let settings = filled_in(settings, self.folder());
+        let (mut process, _) = begin(&self.members, &settings);
         let status = timeout(TEST_TIMEOUT, process.wait()).await.expect("it ends").unwrap();
         assert!(!status.success());
         self.log()
@@ -214,9 +183,9 @@ impl Cluster {
 
     /// Kills the process, and starts another one on the same store with these settings.
     pub(crate) async fn restart_with(&mut self, settings: &[&str]) {
-        self.settings = filled_in(settings, &self.folder);
+        self.settings = filled_in(settings, self.folder());
         drop(self.process.kill().await);
-        let (process, bound) = spawn(&self.folder, &self.registry.grpc_address(), &self.settings).await;
+        let (process, bound) = spawn(&self.members, &self.settings).await;
         (self.process, self.bound) = (process, bound);
     }
 
@@ -227,7 +196,7 @@ impl Cluster {
     /// Kills the process, and starts another one on the same store.
     pub(crate) async fn restart(&mut self) {
         self.process.kill().await.unwrap();
-        let (process, bound) = spawn(&self.folder, &self.registry.grpc_address(), &self.settings).await;
+        let (process, bound) = spawn(&self.members, &self.settings).await;
         (self.process, self.bound) = (process, bound);
     }
 }
@@ -247,45 +216,15 @@ pub(crate) fn account_in(group: Group, name: &str, password: &str) -> CreateRequ
     }
 }
 
-async fn member(
-    folder: &TempDir,
-    kind: DaemonKind,
-    name: &str,
-    world: u32,
-    registries: &[String],
-) -> (Daemon, Node) {
-    let files = certs::issue(folder.path(), kind, name, WorldId(world)).unwrap();
-    let settings = Settings::<()> {
-        daemon: DaemonConfig { name: name.into(), ..DaemonConfig::default() },
-        cluster: ClusterConfig {
-            registries: registries.to_vec(),
-            ca: files.ca,
-            cert: files.cert,
-            key: files.key,
-            heartbeat: Duration::from_millis(100),
-            world,
-            ..ClusterConfig::default()
-        },
-        ..Settings::default()
-    };
-    let daemon = Daemon::new(kind, name);
-    let node = Node::join(&settings, &daemon, kind).await.unwrap();
-    (daemon, node)
-}
-
-fn filled_in(settings: &[&str], folder: &TempDir) -> Vec<String> {
-    let here = folder.path().display().to_string();
+fn filled_in(settings: &[&str], folder: &Path) -> Vec<String> {
+    let here = folder.display().to_string();
     settings.iter().map(|set| set.replace("{folder}", &here)).collect()
 }
 
-fn new_folder() -> TempDir {
-    tempfile::Builder::new().prefix("shardkeep-login-").tempdir().unwrap()
-}
-
 /// Starts the process. Returns the file in which it announces its addresses.
-fn begin(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, PathBuf) {
-    let at = |name: &str| folder.path().join(name);
-    let files = certs::issue(folder.path(), DaemonKind::Login, "login-1", WorldId(0)).unwrap();
+fn begin(members: &FakeCluster, settings: &[String]) -> (Child, PathBuf) {
+    let at = |name: &str| members.folder().join(name);
+    let files = certs::issue(members.folder(), DaemonKind::Login, "login-1", WorldId(0)).unwrap();
     let announce = at("login.json");
     drop(std::fs::remove_file(&announce));
     let path = |path: PathBuf| path.display().to_string();
@@ -293,7 +232,7 @@ fn begin(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, PathB
         "login.listen=127.0.0.1:0".to_owned(),
         format!("daemon.data_dir={}", path(at("var"))),
         format!("daemon.announce={}", path(announce.clone())),
-        format!("cluster.registries={registry}"),
+        format!("cluster.registries={}", members.registries().join(",")),
         format!("cluster.ca={}", path(files.ca)),
         format!("cluster.cert={}", path(files.cert)),
         format!("cluster.key={}", path(files.key)),
@@ -312,9 +251,9 @@ fn begin(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, PathB
     (process, announce)
 }
 
-async fn spawn(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, Bound) {
-    let (mut process, announce) = begin(folder, registry, settings);
-    let log = folder.path().join("login.log");
+async fn spawn(members: &FakeCluster, settings: &[String]) -> (Child, Bound) {
+    let (mut process, announce) = begin(members, settings);
+    let log = members.folder().join("login.log");
     let announced = wait_until("login announces its addresses", async || {
         let ended = process.try_wait().unwrap();
         assert!(ended.is_none(), "{}", std::fs::read_to_string(&log).unwrap());

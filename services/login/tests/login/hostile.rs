@@ -56,9 +56,8 @@ async fn connection_slot_is_held_until_socket_is_closed() {
 }
 
 #[tokio::test]
-async fn opcode_out_of_phase_is_refused() {
+async fn opcode_before_hello_is_refused_and_counted() {
     let cluster = Cluster::start().await;
-    cluster.account("alice", "right").await;
     let mut player = cluster.connect().await;
     let select = SelectWorld { world_id: 1 };
     let proof = Proof { a: vec![1; 256], m1: vec![0; 32] };
@@ -68,16 +67,24 @@ async fn opcode_out_of_phase_is_refused() {
     assert_eq!(code(player.ask(0x7777, &proof).await), ErrorCode::OutOfPhase);
     assert_eq!(cluster.metric(VIOLATIONS, "opcode_out_of_phase").await, 3.0);
     assert_eq!(cluster.metric(VIOLATIONS, "opcode_unknown").await, 1.0);
+}
 
+#[tokio::test]
+async fn second_hello_is_refused() {
+    let cluster = Cluster::start().await;
     let mut player = cluster.connect().await;
     player.hello("alice").await.unwrap();
     let again = Hello { account: "alice".into(), ..Hello::default() };
     assert_eq!(code(player.ask(opcode::HELLO, &again).await), ErrorCode::OutOfPhase);
+}
 
+#[tokio::test]
+async fn opcode_out_of_phase_after_login_does_not_end_the_connection() {
+    let cluster = Cluster::start().await;
+    cluster.account("alice", "right").await;
     let mut player = cluster.connect().await;
     player.log_in("alice", "right").await.unwrap();
     assert_eq!(code(player.ask(opcode::FINISHED, &Finished::default()).await), ErrorCode::OutOfPhase);
-    // Strikes do not close the connection.
     assert_eq!(code(player.select(77).await), ErrorCode::NotFound);
 }
 

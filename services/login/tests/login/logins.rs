@@ -1,14 +1,10 @@
 //! Right, wrong and unknown credentials; one session per account; throttling; both stores.
 
 use shardkeep_rpc::accounts::Revocation;
-use shardkeep_testkit::Postgres;
+use shardkeep_testkit::{FakeBilling, PLAY_TIME_LEFT_MS, Postgres};
 use shardkeep_wire::payload::ErrorCode;
 
-use crate::{
-    cluster::Cluster,
-    revocations::Follower,
-    stand_ins::{PLAY_TIME_LEFT_MS, StandInBilling},
-};
+use crate::{cluster::Cluster, revocations::Follower};
 
 const EXPONENTIATIONS: &str = "shardkeep_login_exponentiations_total";
 const LOGINS: &str = "shardkeep_login_logins_total";
@@ -90,7 +86,7 @@ async fn unknown_account_is_indistinguishable_from_known_one() {
 async fn login_asks_billing_only_for_prepaid_accounts() {
     let mut cluster = Cluster::start().await;
     let (free, prepaid) = (cluster.account("free", "right").await, cluster.account("prepaid", "right").await);
-    let billing = StandInBilling::with_prepaid(vec![prepaid]);
+    let billing = FakeBilling::with_prepaid(vec![prepaid]);
     cluster.billing(billing.clone()).await;
     while cluster.metric("shardkeep_login_prepaid_accounts", "").await < 1.0 {
         tokio::task::yield_now().await;
@@ -98,14 +94,14 @@ async fn login_asks_billing_only_for_prepaid_accounts() {
     let welcome = async |name| cluster.connect().await.log_in(name, "right").await.unwrap();
     assert_eq!(welcome("free").await.play_time_left_ms, None);
     assert_eq!(welcome("prepaid").await.play_time_left_ms, Some(PLAY_TIME_LEFT_MS));
-    assert_eq!(billing.asked(), [prepaid]);
+    assert_eq!(*billing.asked.borrow(), [prepaid]);
     assert_ne!(free, prepaid);
 }
 
 #[tokio::test]
 async fn last_login_displaces_earlier_ones() {
     let mut cluster = Cluster::start().await;
-    cluster.billing(StandInBilling::default()).await;
+    cluster.billing(FakeBilling::default()).await;
     let id = cluster.account("alice", "right").await;
     let mut gateway = Follower::new(&cluster).await;
     cluster.connect().await.log_in("alice", "right").await.unwrap();

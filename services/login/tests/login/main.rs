@@ -1,4 +1,4 @@
-//! Black-box tests: a real `login` process, players over TCP, operators over gRPC, and stand-ins for other daemons.
+//! Black-box tests: a real `login` process, players over TCP, operators over gRPC, and doubles of other daemons.
 //! Each module tests one subject.
 
 mod accounts;
@@ -11,7 +11,6 @@ mod player;
 mod regions;
 mod registration;
 mod revocations;
-mod stand_ins;
 mod storm;
 mod update;
 mod worlds;

@@ -190,7 +190,7 @@ async fn second_factor_is_required_with_encrypted_store() {
 }
 
 #[tokio::test]
-async fn code_guessing_is_throttled_and_owner_can_log_in() {
+async fn code_guessing_is_throttled_and_two_codes_let_the_owner_in() {
     let cluster = Cluster::start_with(&["login.codes={burst=2,every=\"1h\"}"]).await;
     cluster.account("alice", "right").await;
     let mut accounts = cluster.accounts();
@@ -228,7 +228,16 @@ async fn code_guessing_is_throttled_and_owner_can_log_in() {
     }
     assert_eq!(attacker.last_error().await, None);
     assert_eq!(cluster.metric("shardkeep_login_throttled_total", "limit=\"codes\"").await, 4.0);
-    // An operator removes the second factor for a player who has lost the app.
+}
+
+#[tokio::test]
+async fn operator_removes_the_second_factor_of_a_lost_app() {
+    let cluster = Cluster::start().await;
+    cluster.account("alice", "right").await;
+    let mut accounts = cluster.accounts();
+    let on = SetSecondFactorRequest { name: "alice".into(), on: true };
+    accounts.set_second_factor(on).await.unwrap();
+    assert!(cluster.connect().await.log_in("alice", "right").await.is_err());
     let off = SetSecondFactorRequest { name: "alice".into(), on: false };
     accounts.set_second_factor(off).await.unwrap();
     cluster.connect().await.log_in("alice", "right").await.unwrap();

@@ -5,7 +5,7 @@ use shardkeep_rpc::{
     accounts::{ListClosuresRequest, SetMaintenanceRequest, SetStaffRequest},
     gateway::gateway_server::GatewayServer,
 };
-use shardkeep_testkit::Postgres;
+use shardkeep_testkit::{FakeGateway, GatewayCall, Postgres};
 use shardkeep_types::DaemonKind;
 use shardkeep_wire::payload::{ErrorCode, WorldList, WorldStatus};
 use tonic::{Code, service::Routes};
@@ -13,7 +13,6 @@ use tonic::{Code, service::Routes};
 use crate::{
     cluster::{Cluster, GATEWAY_ADDRESS},
     player::Player,
-    stand_ins::{GatewayCall, OUTDATED, REFUSED, StandInGateway},
 };
 
 #[tokio::test]
@@ -124,7 +123,7 @@ async fn world_selection_revokes_the_previous_ticket() {
     }
     assert_eq!(admitted.len(), 2);
     let voided = GatewayCall::RevokeTicket(admitted[0].ticket_id.clone());
-    assert!(cluster.gateway.asked().contains(&voided));
+    assert!(cluster.gateway.calls().contains(&voided));
 }
 
 #[tokio::test]
@@ -140,8 +139,8 @@ async fn refused_ticket_is_offered_to_another_gateway() {
 
     cluster.gateway.refuse(true);
     assert_eq!(player.select(1).await.unwrap_err().code, ErrorCode::Unavailable);
-    let other = StandInGateway::default();
-    let node = cluster.member(DaemonKind::Gateway, "gateway-2", 0).await;
+    let other = FakeGateway::default();
+    let node = cluster.member(DaemonKind::Gateway, "gateway-2").await;
     node.set_client_address("other.example:7200".into());
     node.serve(Routes::new(GatewayServer::new(other.clone())));
     let offer = loop {
@@ -160,7 +159,7 @@ async fn tickets_in_one_batch_are_refused_individually() {
     let mut cluster = Cluster::start().await;
     cluster.world(1, "Dawn").await;
     let mut players = Vec::new();
-    for name in ["alice", REFUSED, "bob"] {
+    for name in ["alice", FakeGateway::REFUSED, "bob"] {
         cluster.account(name, "right").await;
         let mut player = cluster.connect().await;
         player.log_in(name, "right").await.unwrap();
@@ -188,11 +187,11 @@ async fn ready(cluster: &mut Cluster, name: &str) -> Player {
 #[tokio::test]
 async fn outdated_generation_at_gateway_ends_the_connection() {
     let mut cluster = Cluster::start().await;
-    let mut player = ready(&mut cluster, OUTDATED).await;
+    let mut player = ready(&mut cluster, FakeGateway::OUTDATED).await;
     // This is not a lack of gateways, and no second gateway is tried.
     assert_eq!(player.select(1).await.unwrap_err().code, ErrorCode::Displaced);
     assert_eq!(player.last_error().await, None);
-    let revokes = cluster.gateway.asked().into_iter().filter(|it| matches!(it, GatewayCall::RevokeTicket(_)));
+    let revokes = cluster.gateway.calls().into_iter().filter(|it| matches!(it, GatewayCall::RevokeTicket(_)));
     assert_eq!(revokes.count(), 0);
 }
 
@@ -214,7 +213,7 @@ async fn failed_selection_reuses_its_ticket() {
     };
     assert_eq!(offer.ticket_index, 0);
     let first = player.chain.as_mut().unwrap().take();
-    let asked = cluster.gateway.asked();
+    let asked = cluster.gateway.calls();
     assert!(asked.contains(&GatewayCall::RevokeTicket(first.id.as_bytes().to_vec())), "void in between");
     assert_eq!(cluster.gateway.admitted().last().unwrap().ticket_id, first.id.as_bytes());
 }

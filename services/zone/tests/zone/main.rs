@@ -1,15 +1,13 @@
-//! Black-box tests of real zones over mutual TLS, with stand-ins for the daemons that they call.
+//! Black-box tests of real zones over mutual TLS, with doubles of the daemons that they call.
 
 mod cluster;
-mod database;
-mod gateway;
-mod world;
 
 use shardkeep_link::{BackendItem, PublishKind, SessionChange};
 use shardkeep_rpc::{
     common::Position,
     zone::{EvictRequest, ObserveRequest},
 };
+use shardkeep_testkit::{ReplyMode, TIMEOUT};
 use shardkeep_types::EntityId;
 use shardkeep_wire::{
     movement::Cell,
@@ -19,10 +17,7 @@ use shardkeep_wire::{
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::{
-    cluster::{BORDER, Cluster, ROAD, TIMEOUT},
-    database::ReplyMode,
-};
+use crate::cluster::{BORDER, Cluster, ROAD};
 
 const EAST: [i16; 2] = [6_000, 0];
 
@@ -48,7 +43,7 @@ async fn bound_player_gets_state_moves_and_is_published() {
     let inventory: Inventory = gateway.event(1, opcode::INVENTORY_CHANGED).await;
     assert_eq!((inventory.items.len(), inventory.coins), (1, 10));
 
-    gateway.watch(3, 16);
+    gateway.watch_cell(3, 16);
     let shown = gateway.next_item(|item| published(item, ann.id, true)).await;
     assert_eq!(shown, None, "it stands still");
     gateway.walk(1, 7, [-1_000, 0]).await;
@@ -223,7 +218,7 @@ async fn ground_of_several_pages_is_loaded() {
     let _zone = cluster.zone("zone-1").await;
     cluster.publish_sectors(1, 1, &["zone-1"]).await;
     let mut gateway = cluster.gateway("gateway-1", "zone-1").await;
-    gateway.watch(3, 16);
+    gateway.watch_cell(3, 16);
     let items = gateway
         .next_item(|item| {
             let BackendItem::Publish { kind: PublishKind::Keyframe, message, .. } = item else { return None };
@@ -237,7 +232,7 @@ async fn ground_of_several_pages_is_loaded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn zone_without_ground_is_not_ready_until_retry_succeeds() {
-    let mut cluster = Cluster::start().await;
+    let cluster = Cluster::start().await;
     cluster.database.set_ground_fails(true);
     let zone = cluster.zone("zone-1").await;
     cluster.publish_sectors(1, 1, &["zone-1"]).await;
@@ -278,7 +273,7 @@ async fn avatar_owned_by_another_zone_is_dropped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partition_of_earlier_term_is_refused() {
-    let mut cluster = Cluster::start().await;
+    let cluster = Cluster::start().await;
     let _zone = cluster.zone("zone-1").await;
     cluster.publish_sectors(2, 1, &["zone-1"]).await;
     let mut console = cluster.observer("zone-1").await;

@@ -1,6 +1,6 @@
 //! Accepts connections on all lanes, bounds them in all and per address, and runs one task for each.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use metrics::counter;
 use shardkeep_daemon as daemon;
@@ -8,7 +8,7 @@ use shardkeep_lanes::{IncomingConnection, Lane, Listener, Upgrade};
 use shardkeep_wire::proxy::ProxyError;
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     handshake::{Established, PREFACE_WITHIN},
@@ -23,9 +23,6 @@ use crate::{
     metrics::{ACCEPTED, FAULTS, HOT, REJECTED_CONNECTIONS, RETRIES},
 };
 
-/// Pause after a failed accept, such as without free file descriptors, so that the loop does not spin.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
-
 /// Accepts connections until the gateway drains. Open connections stay until `stop`.
 pub(crate) async fn run(
     app: Arc<App>,
@@ -37,19 +34,9 @@ pub(crate) async fn run(
     let throttle =
         Arc::new(Throttle::new(app.config().max_connections, app.config().max_connections_per_address));
     let upgrade = listener.upgrade();
-    loop {
-        let accepted = tokio::select! {
-            () = app.draining().cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let incoming = match accepted {
-            Ok(incoming) => incoming,
-            Err(error) => {
-                warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-                continue;
-            }
-        };
+    let draining = app.draining();
+    let accepting = || daemon::accept(|| listener.accept());
+    while let Some(incoming) = draining.run_until_cancelled(accepting()).await {
         match incoming.lane() {
             Lane::Tcp => HOT.accepted.increment(1),
             lane => {

@@ -1,4 +1,4 @@
-//! A gateway's link to one zone, and its players. Player `n` has the session id of sixteen bytes `n`.
+//! A gateway's link to one backend, and its players. Player `n` has the session id of sixteen bytes `n`.
 
 use std::collections::VecDeque;
 
@@ -17,15 +17,15 @@ use shardkeep_wire::{
     opcode,
 };
 use tokio::{sync::mpsc, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::cluster::TIMEOUT;
+use crate::wait::TIMEOUT;
 
-pub(crate) struct StandInGateway {
+pub struct FakeGatewayLink {
     link: GatewayLink,
     items: mpsc::UnboundedReceiver<BackendItem>,
     skipped: VecDeque<BackendItem>,
-    stop: CancellationToken,
+    _stop: DropGuard,
 }
 
 struct Handler {
@@ -62,25 +62,25 @@ fn session(number: u8) -> SessionId {
     SessionId([number; 16])
 }
 
-impl StandInGateway {
-    /// Opens a link to `zone`.
-    pub(crate) async fn open(node: Node, zone: &str) -> Self {
-        let link = GatewayLink::new(node.id().clone(), zone, Limits::default());
+impl FakeGatewayLink {
+    /// Opens a link to the instance `name` of this kind.
+    pub async fn open(node: Node, kind: DaemonKind, name: &str) -> Self {
+        let link = GatewayLink::new(node.id().clone(), name, Limits::default());
         let (items, receiver) = mpsc::unbounded_channel();
         let (up, mut is_up) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
-        let directory = node.directory(DaemonKind::Zone);
-        let dial = NodeDialer { node, directory, kind: DaemonKind::Zone, name: zone.to_owned() };
+        let directory = node.directory(kind);
+        let dial = NodeDialer { node, directory, kind, name: name.to_owned() };
         tokio::spawn({
             let (link, stop) = (link.clone(), stop.clone());
             async move { link.run(&dial, &Handler { items, up }, &stop).await }
         });
         timeout(TIMEOUT, is_up.recv()).await.expect("the link opens").unwrap();
-        Self { link, items: receiver, skipped: VecDeque::new(), stop }
+        Self { link, items: receiver, skipped: VecDeque::new(), _stop: stop.drop_guard() }
     }
 
     /// Announces that this gateway holds the player's session.
-    pub(crate) fn bound(&self, number: u8, bind_epoch: u64) {
+    pub fn bound(&self, number: u8, bind_epoch: u64) {
         self.link.bound(Bound {
             session: session(number),
             session_epoch: Epoch(1),
@@ -90,7 +90,7 @@ impl StandInGateway {
         });
     }
 
-    pub(crate) fn session_event(&self, number: u8, kind: SessionChange) {
+    pub fn session_event(&self, number: u8, kind: SessionChange) {
         self.link.session(SessionEvent {
             session: session(number),
             session_epoch: Epoch(1),
@@ -101,12 +101,16 @@ impl StandInGateway {
         });
     }
 
-    pub(crate) fn watch(&self, x: u16, y: u16) {
-        let cell = CellId { map: shardkeep_types::MapId(1), x, y };
-        self.link.watch(GroupKey::new(group_kind::CELL, 1, cell.number()));
+    pub fn watch(&self, group: GroupKey) {
+        self.link.watch(group);
     }
 
-    pub(crate) async fn walk(&self, number: u8, sequence: u32, velocity: [i16; 2]) {
+    pub fn watch_cell(&self, x: u16, y: u16) {
+        let cell = CellId { map: shardkeep_types::MapId(1), x, y };
+        self.watch(GroupKey::new(group_kind::CELL, 1, cell.number()));
+    }
+
+    pub async fn walk(&self, number: u8, sequence: u32, velocity: [i16; 2]) {
         let mut payload = BytesMut::new();
         Move { sequence, velocity, facing: 0 }.encode(&mut payload);
         let message = ClientMessage {
@@ -118,7 +122,7 @@ impl StandInGateway {
         self.deliver(number, message).await;
     }
 
-    pub(crate) async fn request(&self, number: u8, opcode: u16, request: u64, payload: &impl Message) {
+    pub async fn request(&self, number: u8, opcode: u16, request: u64, payload: &impl Message) {
         let payload = payload.encode_to_vec().into();
         self.deliver(number, ClientMessage { opcode, kind: MessageKind::Request, request, payload }).await;
     }
@@ -133,7 +137,7 @@ impl StandInGateway {
     }
 
     /// The next item that `pick` accepts. Other items stay in the queue.
-    pub(crate) async fn next_item<T>(&mut self, pick: impl Fn(&BackendItem) -> Option<T>) -> T {
+    pub async fn next_item<T>(&mut self, pick: impl Fn(&BackendItem) -> Option<T>) -> T {
         if let Some((at, picked)) =
             self.skipped.iter().enumerate().find_map(|(at, item)| Some((at, pick(item)?)))
         {
@@ -149,11 +153,11 @@ impl StandInGateway {
                 }
             }
         };
-        timeout(TIMEOUT, next).await.expect("the zone says it")
+        timeout(TIMEOUT, next).await.expect("the backend sends it")
     }
 
     /// The next message to a player that `pick` accepts.
-    pub(crate) async fn message<T>(&mut self, number: u8, pick: impl Fn(&ServerMessage) -> Option<T>) -> T {
+    pub async fn message<T>(&mut self, number: u8, pick: impl Fn(&ServerMessage) -> Option<T>) -> T {
         self.next_item(|item| match item {
             BackendItem::Send { sessions, messages } if sessions.contains(&session(number)) => {
                 messages.iter().find_map(&pick)
@@ -163,11 +167,11 @@ impl StandInGateway {
         .await
     }
 
-    pub(crate) async fn reply(&mut self, number: u8, request: u64) -> ServerMessage {
+    pub async fn reply(&mut self, number: u8, request: u64) -> ServerMessage {
         self.message(number, |message| (message.request == request).then(|| message.clone())).await
     }
 
-    pub(crate) async fn event<M: Message + Default>(&mut self, number: u8, opcode: u16) -> M {
+    pub async fn event<M: Message + Default>(&mut self, number: u8, opcode: u16) -> M {
         let is = |message: &ServerMessage| {
             (message.opcode == opcode).then(|| M::decode(&*message.payload).unwrap())
         };
@@ -175,7 +179,7 @@ impl StandInGateway {
     }
 
     /// The next state of the player's avatar that `is` accepts.
-    pub(crate) async fn avatar(&mut self, number: u8, is: impl Fn(&Avatar) -> bool) -> Avatar {
+    pub async fn avatar(&mut self, number: u8, is: impl Fn(&Avatar) -> bool) -> Avatar {
         let is = |message: &ServerMessage| {
             let avatar =
                 (message.opcode == opcode::AVATAR).then(|| Avatar::decode(&message.payload).unwrap());
@@ -185,7 +189,7 @@ impl StandInGateway {
     }
 
     /// Waits for `Ready` and returns the epoch of the binding.
-    pub(crate) async fn ready(&mut self, number: u8) -> u64 {
+    pub async fn ready(&mut self, number: u8) -> u64 {
         self.next_item(|item| match item {
             BackendItem::Ready { session: of, bind_epoch } if *of == session(number) => Some(bind_epoch.0),
             _ => None,
@@ -194,7 +198,7 @@ impl StandInGateway {
     }
 
     /// Waits for `Bind` and returns its target and epoch.
-    pub(crate) async fn bind(&mut self, number: u8) -> (String, u64) {
+    pub async fn bind(&mut self, number: u8) -> (String, u64) {
         self.next_item(|item| match item {
             BackendItem::Bind { session: of, instance, bind_epoch, .. } if *of == session(number) => {
                 Some((instance.clone(), bind_epoch.0))
@@ -202,11 +206,5 @@ impl StandInGateway {
             _ => None,
         })
         .await
-    }
-}
-
-impl Drop for StandInGateway {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }

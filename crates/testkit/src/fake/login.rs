@@ -1,54 +1,50 @@
 //! A login daemon that only reports revocations and closures.
 
-use std::{
-    collections::BTreeMap,
-    pin::Pin,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use parking_lot::Mutex;
 use shardkeep_rpc::accounts::{
     Closures, HeldSession, HeldSessions, Revocation, RevocationList, revocations_server::Revocations,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 const HEARTBEAT: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Default)]
-pub(crate) struct StandInLogin {
+pub struct FakeLogin {
     floors: Arc<Mutex<BTreeMap<u64, Revocation>>>,
     /// Every session that gateways have reported.
-    held: Arc<watch::Sender<Vec<HeldSession>>>,
+    held: watch::Sender<Vec<HeldSession>>,
     /// The closed worlds.
-    pub(crate) closed: Arc<watch::Sender<Closures>>,
+    pub closed: watch::Sender<Closures>,
     /// How often all streams were cut.
-    cut: Arc<watch::Sender<u64>>,
+    cut: watch::Sender<u64>,
 }
 
-impl StandInLogin {
+impl FakeLogin {
     /// Revokes the account's sessions below the generation. Gateways learn it when they ask.
-    pub(crate) fn revoke(&self, account: u64, below_generation: u64, code: u32) {
+    pub fn revoke(&self, account: u64, below_generation: u64, code: u32) {
         let revocation = Revocation { account, below_generation, code, detail: "because".into() };
-        self.floors.lock().unwrap().insert(account, revocation);
+        self.floors.lock().insert(account, revocation);
     }
 
     /// Ends every stream.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.cut.send_modify(|times| *times += 1);
     }
 
     /// Waits until a gateway has reported this session.
-    pub(crate) async fn heard(&self, account: u64, generation: u64) {
+    pub async fn heard(&self, account: u64, generation: u64) {
         let mut held = self.held.subscribe();
         let wanted = HeldSession { account, generation };
         held.wait_for(|held| held.contains(&wanted)).await.unwrap();
     }
 
     fn outdated(&self, holding: &HeldSessions) -> Vec<Revocation> {
-        let floors = self.floors.lock().unwrap();
+        let floors = self.floors.lock();
         let found = holding.held.iter().filter_map(|held| {
             floors.get(&held.account).filter(|floor| floor.below_generation > held.generation)
         });
@@ -57,8 +53,8 @@ impl StandInLogin {
 }
 
 #[tonic::async_trait]
-impl Revocations for StandInLogin {
-    type FollowStream = Pin<Box<dyn Stream<Item = Result<RevocationList, Status>> + Send>>;
+impl Revocations for FakeLogin {
+    type FollowStream = BoxStream<RevocationList>;
 
     async fn follow(
         &self,

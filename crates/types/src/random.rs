@@ -1,6 +1,6 @@
-//! A small source of random numbers with the seed as an argument. SplitMix64 (Steele, Lea, Flood 2014) is good
-//! enough for wandering, and unfit for secrets.
+//! A small source of random numbers with the seed as an argument, so that a run can be replayed. It is unfit for secrets.
 
+/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -27,6 +27,12 @@ impl Random {
         let offset = (i64::from((self.draw() >> 32) as u32) * width) >> 32;
         i32::try_from(i64::from(low) + offset).unwrap_or(low)
     }
+
+    /// A number in `low..=high`; `low` when the range is empty.
+    pub fn within(&mut self, low: u32, high: u32) -> u32 {
+        let span = u64::from(high.saturating_sub(low)) + 1;
+        low + (self.draw() % span) as u32
+    }
 }
 
 #[cfg(test)]
@@ -38,6 +44,7 @@ mod tests {
         let (mut one, mut other) = (Random::new(7), Random::new(7));
         assert!((0..100).all(|_| one.draw() == other.draw()));
         assert_ne!(Random::new(7).draw(), Random::new(8).draw());
+        assert!((0..1_000).map(|_| one.within(3, 5)).all(|number| (3..=5).contains(&number)));
     }
 
     #[test]

@@ -1,6 +1,4 @@
-//! A backend whose every word is the test's.
-
-use std::sync::Arc;
+//! A backend of gateways, such as a zone, that sends what the test tells it.
 
 use bytes::Bytes;
 use shardkeep_cluster::Node;
@@ -10,21 +8,21 @@ use shardkeep_link::{
 use shardkeep_types::{Epoch, GroupKey, SessionId};
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::cluster::TEST_TIMEOUT;
+use crate::wait::TIMEOUT;
 
-pub(crate) struct Backend {
-    pub(crate) hub: LinkHub,
-    pub(crate) events: mpsc::Receiver<LinkEvent>,
+pub struct FakeBackend {
+    pub hub: LinkHub,
+    pub events: mpsc::Receiver<LinkEvent>,
 }
 
-impl Backend {
-    pub(crate) fn new(node: &Node, spec: BackendSpec) -> Self {
+impl FakeBackend {
+    pub fn new(node: &Node, spec: BackendSpec) -> Self {
         let (hub, events) = LinkHub::new(node, spec);
         Self { hub, events }
     }
 
     /// The next event that `wanted` takes; those before it are forgotten.
-    pub(crate) async fn until<T>(&mut self, kind: &str, mut wanted: impl FnMut(LinkEvent) -> Option<T>) -> T {
+    pub async fn until<T>(&mut self, kind: &str, mut wanted: impl FnMut(LinkEvent) -> Option<T>) -> T {
         let found = async {
             loop {
                 if let Some(found) = wanted(self.events.recv().await.expect("the hub lives")) {
@@ -32,11 +30,11 @@ impl Backend {
                 }
             }
         };
-        timeout(TEST_TIMEOUT, found).await.unwrap_or_else(|_| panic!("no {kind} came"))
+        timeout(TIMEOUT, found).await.unwrap_or_else(|_| panic!("no {kind} came"))
     }
 
     /// The gateway whose session has changed so.
-    pub(crate) async fn session(&mut self, session: SessionId, kind: SessionChange) -> GatewayId {
+    pub async fn session(&mut self, session: SessionId, kind: SessionChange) -> GatewayId {
         self.until(&format!("{kind:?}"), |event| match event {
             LinkEvent::Session { gateway, event } if (event.session, event.kind) == (session, kind) => {
                 Some(gateway)
@@ -46,7 +44,7 @@ impl Backend {
         .await
     }
 
-    pub(crate) async fn delivered(&mut self, session: SessionId) -> Vec<ClientMessage> {
+    pub async fn delivered(&mut self, session: SessionId) -> Vec<ClientMessage> {
         self.until("message", |event| match event {
             LinkEvent::Deliver { session: of, messages, .. } if of == session => Some(messages),
             _ => None,
@@ -55,7 +53,7 @@ impl Backend {
     }
 
     /// Waits for the bind, and says that it is ready.
-    pub(crate) async fn bound(&mut self, session: SessionId) -> (GatewayId, Epoch) {
+    pub async fn bound(&mut self, session: SessionId) -> (GatewayId, Epoch) {
         let bound = self
             .until("bound", |event| match event {
                 LinkEvent::Bound { gateway, session: of, bind_epoch, .. } if of == session => {
@@ -68,14 +66,14 @@ impl Backend {
         bound
     }
 
-    pub(crate) async fn watched(&mut self, group: GroupKey) {
+    pub async fn watched(&mut self, group: GroupKey) {
         self.until("watch", |event| {
             matches!(event, LinkEvent::Watched { group: of, .. } if of == group).then_some(())
         })
         .await;
     }
 
-    pub(crate) fn publish(&self, group: GroupKey, kind: PublishKind, text: &'static str) {
+    pub fn publish(&self, group: GroupKey, kind: PublishKind, text: &'static str) {
         let message = match kind {
             PublishKind::Event => ServerMessage::event(0x1040, text),
             _ => ServerMessage::state(0x1081, 1, group.number(), text),
@@ -83,12 +81,8 @@ impl Backend {
         self.hub.publish(group, Epoch(1), kind, message);
     }
 
-    pub(crate) fn event(&self, gateway: &GatewayId, session: SessionId, opcode: u16, text: &str) {
+    pub fn event(&self, gateway: &GatewayId, session: SessionId, opcode: u16, text: &str) {
         let text = Bytes::copy_from_slice(text.as_bytes());
         self.hub.send(gateway, &[session], vec![ServerMessage::event(opcode, text)]);
     }
-}
-
-pub(crate) fn gateway_id(name: &str) -> GatewayId {
-    Arc::from(name)
 }

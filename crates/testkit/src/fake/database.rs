@@ -1,21 +1,21 @@
-//! A stand-in for dbcache that keeps owners, epochs and items in memory, with the fences of the real one. It can lose
+//! A dbcache that keeps owners, epochs and items in memory, with the fences of the real one. It can lose
 //! the answer to a call that took effect, once or always, and refuse to load the ground.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use parking_lot::Mutex;
 use shardkeep_rpc::{common::Position, dbcache::*};
 use shardkeep_types::{CharacterId, WorldId};
 use tonic::{Request, Response, Status};
 
-#[derive(Clone, Default)]
-pub(crate) struct StandInDatabase(Arc<Mutex<State>>);
+use super::unimplemented_calls;
 
-/// How the stand-in answers a call that took effect.
+#[derive(Clone, Default)]
+pub struct FakeDatabase(Arc<Mutex<State>>);
+
+/// How the database answers a call that took effect.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum ReplyMode {
+pub enum ReplyMode {
     #[default]
     Delivered,
     /// The first answer is lost; a repeat is answered.
@@ -98,11 +98,11 @@ impl State {
     }
 }
 
-impl StandInDatabase {
+impl FakeDatabase {
     /// Player `number`'s character, with one item, given to a zone.
-    pub(crate) fn claim(&self, number: u8, position: Position, zone: &str, incarnation: u64) -> Character {
+    pub fn claim(&self, number: u8, position: Position, zone: &str, incarnation: u64) -> Character {
         let id = u64::from(number);
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.0.lock();
         let character = state.characters.entry(id).or_insert_with(|| Character {
             id,
             account: id,
@@ -122,7 +122,7 @@ impl StandInDatabase {
     }
 
     /// Puts an item on the ground.
-    pub(crate) fn add_ground_item(&self, id: u64, position: Position) {
+    pub fn add_ground_item(&self, id: u64, position: Position) {
         let at = shardkeep_types::Position::try_from(position).unwrap();
         let item = Item { id, template: 1, count: 1 };
         let ground_item = GroundItem { item: Some(item), position: Some(position) };
@@ -130,33 +130,33 @@ impl StandInDatabase {
     }
 
     /// Gives player `number`'s character this many stacks more.
-    pub(crate) fn add_stacks(&self, number: u8, count: u64) {
+    pub fn add_stacks(&self, number: u8, count: u64) {
         let stacks = (0..count).map(|id| Item { id: 100_000 + id, template: 1, count: 1 });
         let id = u64::from(number);
         self.with(|state| state.characters.get_mut(&id).unwrap().items.extend(stacks));
     }
 
     /// Whether `LoadGround` fails.
-    pub(crate) fn set_ground_fails(&self, fails: bool) {
+    pub fn set_ground_fails(&self, fails: bool) {
         self.with(|state| state.ground_fails = fails);
     }
 
-    pub(crate) fn set_reply_mode(&self, answer: ReplyMode) {
-        self.0.lock().unwrap().answer = answer;
+    pub fn set_reply_mode(&self, answer: ReplyMode) {
+        self.0.lock().answer = answer;
     }
 
-    pub(crate) fn character(&self, number: u8) -> Character {
-        self.0.lock().unwrap().characters[&u64::from(number)].clone()
+    pub fn character(&self, number: u8) -> Character {
+        self.0.lock().characters[&u64::from(number)].clone()
     }
 
     /// How many hard actions took effect.
-    pub(crate) fn applied(&self) -> u64 {
-        self.0.lock().unwrap().applied
+    pub fn applied(&self) -> u64 {
+        self.0.lock().applied
     }
 
     async fn reply<T>(&self, done: Result<T, Status>) -> Result<Response<T>, Status> {
         let done = done?;
-        let answer = self.0.lock().unwrap().answer();
+        let answer = self.0.lock().answer();
         match answer {
             ReplyMode::Delivered => Ok(Response::new(done)),
             ReplyMode::LostOnce => Err(Status::unavailable("lost")),
@@ -165,16 +165,12 @@ impl StandInDatabase {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut self.0.lock().unwrap())
+        act(&mut self.0.lock())
     }
 }
 
-fn not_implemented<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("not in this test"))
-}
-
 #[tonic::async_trait]
-impl db_cache_server::DbCache for StandInDatabase {
+impl db_cache_server::DbCache for FakeDatabase {
     async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<TransferReply>, Status> {
         let request = request.into_inner();
         let done = self.with(|state| {
@@ -260,45 +256,14 @@ impl db_cache_server::DbCache for StandInDatabase {
         })
     }
 
-    async fn list_characters(
-        &self,
-        _: Request<ListCharactersRequest>,
-    ) -> Result<Response<ListCharactersReply>, Status> {
-        not_implemented()
-    }
-    async fn count_characters(
-        &self,
-        _: Request<CountCharactersRequest>,
-    ) -> Result<Response<CountCharactersReply>, Status> {
-        not_implemented()
-    }
-
-    async fn find_characters(
-        &self,
-        _: Request<FindCharactersRequest>,
-    ) -> Result<Response<FindCharactersReply>, Status> {
-        not_implemented()
-    }
-
-    async fn create_character(
-        &self,
-        _: Request<CreateCharacterRequest>,
-    ) -> Result<Response<Character>, Status> {
-        not_implemented()
-    }
-    async fn claim(&self, _: Request<ClaimRequest>) -> Result<Response<Character>, Status> {
-        not_implemented()
-    }
-    async fn reown(&self, _: Request<ReownRequest>) -> Result<Response<ReownReply>, Status> {
-        not_implemented()
-    }
-    async fn lead(&self, _: Request<LeadRequest>) -> Result<Response<LeadReply>, Status> {
-        not_implemented()
-    }
-    async fn check_conservation(
-        &self,
-        _: Request<CheckConservationRequest>,
-    ) -> Result<Response<CheckConservationReply>, Status> {
-        not_implemented()
+    unimplemented_calls! {
+        list_characters(ListCharactersRequest) -> ListCharactersReply;
+        count_characters(CountCharactersRequest) -> CountCharactersReply;
+        find_characters(FindCharactersRequest) -> FindCharactersReply;
+        create_character(CreateCharacterRequest) -> Character;
+        claim(ClaimRequest) -> Character;
+        reown(ReownRequest) -> ReownReply;
+        lead(LeadRequest) -> LeadReply;
+        check_conservation(CheckConservationRequest) -> CheckConservationReply;
     }
 }

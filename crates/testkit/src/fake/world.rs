@@ -1,44 +1,45 @@
-//! Stand-ins for the daemons that a gateway calls: a world that keeps sessions, and billing that records reports.
+//! A world that keeps sessions as a gateway presents them, publishes the partition that a test gives it, and keeps the
+//! presences that zones report.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use shardkeep_rpc::{
-    billing::{
-        CreditReply, CreditRequest, FollowPrepaidRequest, PrepaidAccounts, ReportReply, ReportRequest,
-        SessionReport, ShowReply, ShowRequest, TimeLeftReply, TimeLeftRequest, billing_server::Billing,
-    },
-    world::{self, world_server::World, *},
-};
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+use shardkeep_rpc::world::{world_server::World, *};
 use tokio::{
     sync::{OwnedRwLockWriteGuard, RwLock, watch},
     time::timeout,
 };
-use tokio_stream::Empty;
-use tonic::{Request, Response, Status, Streaming};
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
-use crate::cluster::TEST_TIMEOUT;
+use super::unimplemented_calls;
+use crate::wait::TIMEOUT;
 
 #[derive(Clone, Default)]
-pub(crate) struct StandInWorld {
+pub struct FakeWorld {
     sessions: Arc<Mutex<HashMap<Vec<u8>, Known>>>,
     /// While it is locked for writing, no session is opened.
     opening: Arc<RwLock<()>>,
     /// The world's name, and the openings that each world was asked for.
     name: String,
-    asked: Arc<watch::Sender<HashSet<(String, u64)>>>,
+    asked: watch::Sender<HashSet<(String, u64)>>,
     /// The next claim is refused because another came first.
     overtaken: Arc<AtomicBool>,
     /// Gateways whose claims are accepted but not answered.
-    unanswered: Arc<watch::Sender<HashSet<String>>>,
+    unanswered: watch::Sender<HashSet<String>>,
     /// How often sessions were presented, and how often claimed.
-    pub(crate) opened: Arc<watch::Sender<u32>>,
-    pub(crate) claimed: Arc<watch::Sender<u32>>,
+    pub opened: watch::Sender<u32>,
+    pub claimed: watch::Sender<u32>,
+    partition: watch::Sender<Partition>,
+    /// All reported presences, by character.
+    present: watch::Sender<BTreeMap<u64, Presence>>,
 }
 
 struct Known {
@@ -47,18 +48,18 @@ struct Known {
     before: Vec<Holder>,
 }
 
-impl StandInWorld {
-    pub(crate) fn forget(&self, session: &[u8]) {
-        self.sessions.lock().unwrap().remove(session);
+impl FakeWorld {
+    pub fn forget(&self, session: &[u8]) {
+        self.sessions.lock().remove(session);
     }
 
     /// Sets the gateway that the world names as the session's holder.
-    pub(crate) fn set_holder(&self, session: &[u8], gateway: &str) {
-        self.sessions.lock().unwrap().get_mut(session).unwrap().holder.gateway = gateway.into();
+    pub fn set_holder(&self, session: &[u8], gateway: &str) {
+        self.sessions.lock().get_mut(session).unwrap().holder.gateway = gateway.into();
     }
 
     /// Whether the gateway's claims, which are accepted, are answered.
-    pub(crate) fn answer_claims(&self, gateway: &str, answer_claims: bool) {
+    pub fn answer_claims(&self, gateway: &str, answer_claims: bool) {
         self.unanswered.send_modify(|unanswered| {
             if answer_claims {
                 unanswered.remove(gateway)
@@ -69,38 +70,61 @@ impl StandInWorld {
     }
 
     /// Pauses openings until the guard is dropped.
-    pub(crate) async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
+    pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
         self.opening.clone().write_owned().await
     }
 
-    /// The same stand-in under another world's name.
-    pub(crate) fn named(&self, name: &str) -> Self {
+    /// The same world under another world's name.
+    pub fn named(&self, name: &str) -> Self {
         Self { name: name.into(), ..self.clone() }
     }
 
     /// Waits until this world has been asked to open a session of the account.
-    pub(crate) async fn wait_for_opening(&self, world: &str, account: u64) {
+    pub async fn wait_for_opening(&self, world: &str, account: u64) {
         let (mut asked, wanted) = (self.asked.subscribe(), (world.to_owned(), account));
-        timeout(TEST_TIMEOUT, asked.wait_for(|asked| asked.contains(&wanted)))
-            .await
-            .expect("an opening")
-            .unwrap();
+        timeout(TIMEOUT, asked.wait_for(|asked| asked.contains(&wanted))).await.expect("an opening").unwrap();
     }
 
-    pub(crate) fn fail_next_claim(&self) {
+    pub fn fail_next_claim(&self) {
         self.overtaken.store(true, Ordering::Relaxed);
     }
 
     /// The zone binding that `FindSession` returns.
-    pub(crate) fn set_zone_binding(&self, session: &[u8], zone: &str, bind_epoch: u64) {
-        let binding = world::Binding { kind: 2, instance: zone.into(), bind_epoch };
-        self.sessions.lock().unwrap().get_mut(session).unwrap().found.bindings.push(binding);
+    pub fn set_zone_binding(&self, session: &[u8], zone: &str, bind_epoch: u64) {
+        let binding = Binding { kind: 2, instance: zone.into(), bind_epoch };
+        self.sessions.lock().get_mut(session).unwrap().found.bindings.push(binding);
     }
-}
 
-impl StandInWorld {
+    pub fn publish(&self, partition: Partition) {
+        self.partition.send_replace(partition);
+    }
+
+    /// Waits until the reported presences satisfy `is`.
+    pub async fn wait_for_presence(&self, is: impl FnMut(&BTreeMap<u64, Presence>) -> bool) {
+        let mut present = self.present.subscribe();
+        timeout(TIMEOUT, present.wait_for(is)).await.expect("it is reported").unwrap();
+    }
+
+    /// Takes a report, as from a zone.
+    pub fn report(&self, report: PresenceReport) {
+        let zone = report.zone.unwrap_or_default().name;
+        self.present.send_modify(|present| {
+            if report.complete {
+                present.retain(|_, presence| presence.zone != zone);
+            }
+            for presence in report.present {
+                present.insert(presence.character, presence);
+            }
+            for character in report.gone {
+                if present.get(&character).is_some_and(|presence| presence.zone == zone) {
+                    present.remove(&character);
+                }
+            }
+        });
+    }
+
     fn claim(&self, request: ClaimSessionRequest) -> Result<ClaimSessionReply, Status> {
-        let mut sessions = self.sessions.lock().unwrap();
+        let mut sessions = self.sessions.lock();
         let Known { found, holder, before } = sessions.get_mut(&request.session).unwrap();
         let overtaken = self.overtaken.swap(false, Ordering::Relaxed);
         if overtaken
@@ -121,7 +145,7 @@ impl StandInWorld {
 }
 
 #[tonic::async_trait]
-impl World for StandInWorld {
+impl World for FakeWorld {
     async fn open_sessions(
         &self,
         request: Request<OpenSessionsRequest>,
@@ -139,11 +163,11 @@ impl World for StandInWorld {
                 generation: opening.generation,
                 resume_keys: vec![opening.resume_key],
                 // The binding of a world in its first term.
-                bindings: vec![world::Binding { kind: 1, instance: "world-1".into(), bind_epoch: 1 }],
+                bindings: vec![Binding { kind: 1, instance: "world-1".into(), bind_epoch: 1 }],
             };
             let known =
                 Known { found, holder: Holder { gateway: gateway.clone(), session_epoch }, before: vec![] };
-            self.sessions.lock().unwrap().insert(opening.session, known);
+            self.sessions.lock().insert(opening.session, known);
             self.opened.send_modify(|count| *count += 1);
             Opened { session_epoch, ..Opened::default() }
         };
@@ -155,7 +179,7 @@ impl World for StandInWorld {
         &self,
         request: Request<FindSessionRequest>,
     ) -> Result<Response<FindSessionReply>, Status> {
-        let sessions = self.sessions.lock().unwrap();
+        let sessions = self.sessions.lock();
         let found = sessions.get(&request.into_inner().session).map(|known| known.found.clone());
         found.map(Response::new).ok_or_else(|| Status::not_found("no such session"))
     }
@@ -173,76 +197,43 @@ impl World for StandInWorld {
         Ok(Response::new(reply))
     }
 
-    type WatchPartitionStream = Empty<Result<Partition, Status>>;
+    type WatchPartitionStream = BoxStream<Partition>;
+
     async fn watch_partition(
         &self,
         _: Request<WatchPartitionRequest>,
     ) -> Result<Response<Self::WatchPartitionStream>, Status> {
-        Err(Status::unimplemented("stand-in"))
+        Ok(Response::new(Box::pin(WatchStream::new(self.partition.subscribe()).map(Ok))))
     }
 
     async fn report_presence(
         &self,
-        _: Request<Streaming<PresenceReport>>,
+        request: Request<Streaming<PresenceReport>>,
     ) -> Result<Response<ReportPresenceReply>, Status> {
-        Err(Status::unimplemented("stand-in"))
+        let mut reports = request.into_inner();
+        while let Some(report) = reports.message().await? {
+            self.report(report);
+        }
+        Ok(Response::new(ReportPresenceReply {}))
     }
 
-    type WatchPresenceStream = Empty<Result<PresenceReport, Status>>;
+    type WatchPresenceStream = BoxStream<PresenceReport>;
+
     async fn watch_presence(
         &self,
         _: Request<WatchPresenceRequest>,
     ) -> Result<Response<Self::WatchPresenceStream>, Status> {
-        Err(Status::unimplemented("stand-in"))
+        let reports = WatchStream::new(self.present.subscribe()).map(|present| {
+            let present = present.into_values().collect();
+            Ok(PresenceReport { complete: true, present, ..PresenceReport::default() })
+        });
+        Ok(Response::new(Box::pin(reports)))
     }
 
-    async fn kick(&self, _: Request<KickRequest>) -> Result<Response<KickReply>, Status> {
-        Err(Status::unimplemented("stand-in"))
-    }
-
-    async fn teleport(&self, _: Request<TeleportRequest>) -> Result<Response<TeleportReply>, Status> {
-        Err(Status::unimplemented("stand-in"))
-    }
-
-    async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
-        Err(Status::unimplemented("stand-in"))
-    }
-
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        Err(Status::unimplemented("stand-in"))
-    }
-}
-
-#[derive(Clone, Default)]
-pub(crate) struct StandInBilling {
-    pub(crate) reports: Arc<watch::Sender<Vec<SessionReport>>>,
-}
-
-#[tonic::async_trait]
-impl Billing for StandInBilling {
-    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
-        self.reports.send_modify(|reports| reports.extend(request.into_inner().reports));
-        Ok(Response::new(ReportReply {}))
-    }
-
-    async fn show(&self, _: Request<ShowRequest>) -> Result<Response<ShowReply>, Status> {
-        Err(Status::unimplemented("stand-in"))
-    }
-
-    async fn time_left(&self, _: Request<TimeLeftRequest>) -> Result<Response<TimeLeftReply>, Status> {
-        Err(Status::unimplemented("stand-in"))
-    }
-
-    type FollowPrepaidStream = tonic::codegen::BoxStream<PrepaidAccounts>;
-
-    async fn follow_prepaid(
-        &self,
-        _: Request<FollowPrepaidRequest>,
-    ) -> Result<Response<Self::FollowPrepaidStream>, Status> {
-        Err(Status::unimplemented("follow_prepaid"))
-    }
-
-    async fn credit(&self, _: Request<CreditRequest>) -> Result<Response<CreditReply>, Status> {
-        Err(Status::unimplemented("stand-in"))
+    unimplemented_calls! {
+        kick(KickRequest) -> KickReply;
+        teleport(TeleportRequest) -> TeleportReply;
+        announce(AnnounceRequest) -> AnnounceReply;
+        status(StatusRequest) -> StatusReply;
     }
 }

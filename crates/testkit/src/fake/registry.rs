@@ -43,6 +43,13 @@ impl FakeRegistry {
         }
     }
 
+    /// Registers an instance in this state without a daemon.
+    pub fn announce(&self, instance: Instance) {
+        let name = instance.id.clone().expect("an instance has an id").name;
+        self.instances.lock().insert(name, instance.clone());
+        self.publish(instance);
+    }
+
     /// Publishes the instance as offline, as a registry does when the lease has run out.
     pub fn mark_offline(&self, name: &str) {
         self.change(name, |instance| instance.state = State::Offline.into());
