@@ -3,8 +3,9 @@
 //! compares each item with the generated encoding.
 
 use bytes::{Bytes, BytesMut};
-use prost::encoding::{
-    WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint, key_len,
+use prost::{
+    DecodeError,
+    encoding::{WireType, decode_varint, encode_key, encode_varint, encoded_len_varint, key_len},
 };
 use shardkeep_rpc::{Malformed, batch::ITEMS, fields::encode_field_header};
 use shardkeep_types::{AccountId, BackendKind, Epoch, Generation, GroupKey, SessionId, WorldId};
@@ -15,8 +16,22 @@ use crate::message::{
 };
 
 /// Appends an item to a batch.
-pub(crate) fn encode(out: &mut BytesMut, item: &impl Encode) {
-    out.nested(ITEMS, item);
+pub(crate) fn encode(out: &mut BytesMut, item: &impl Item) {
+    let field = item.field();
+    let mut content = Length(0);
+    item.content(&mut content);
+    let mut length = Length(content.0);
+    length.header(field, content.0);
+    out.header(ITEMS, length.0);
+    out.header(field, content.0);
+    item.content(out);
+}
+
+/// An item is a message with one field.
+pub(crate) trait Item {
+    fn field(&self) -> u32;
+    /// Writes the content of the field.
+    fn content(&self, out: &mut impl Sink);
 }
 
 /// An item that several links carry: encoded once, then copied into the batch of each.
@@ -128,19 +143,15 @@ pub(crate) struct DeliverView<I> {
     pub(crate) messages: I,
 }
 
-impl<'a, I: Iterator<Item = ClientView<'a>> + Clone> Encode for DeliverView<I> {
-    fn encode(&self, out: &mut impl Sink) {
-        out.nested(1, &DeliverContent(self));
+impl<'a, I: Iterator<Item = ClientView<'a>> + Clone> Item for DeliverView<I> {
+    fn field(&self) -> u32 {
+        1
     }
-}
 
-struct DeliverContent<'d, I>(&'d DeliverView<I>);
-
-impl<'a, I: Iterator<Item = ClientView<'a>> + Clone> Encode for DeliverContent<'_, I> {
-    fn encode(&self, out: &mut impl Sink) {
-        out.bytes(1, self.0.session.as_bytes());
-        out.number(2, self.0.epoch.0);
-        self.0.messages.clone().for_each(|message| out.nested(3, &message));
+    fn content(&self, out: &mut impl Sink) {
+        out.bytes(1, self.session.as_bytes());
+        out.number(2, self.epoch.0);
+        self.messages.clone().for_each(|message| out.nested(3, &message));
     }
 }
 
@@ -153,19 +164,29 @@ impl Encode for ClientView<'_> {
     }
 }
 
-impl Encode for GatewayItem {
-    fn encode(&self, out: &mut impl Sink) {
+impl Item for GatewayItem {
+    fn field(&self) -> u32 {
+        match self {
+            Self::Deliver { .. } => 1,
+            Self::Session(_) => 2,
+            Self::Watch(_) => 3,
+            Self::Unwatch(_) => 4,
+            Self::Bound(_) => 5,
+            Self::Fence(_) => 6,
+            Self::Lift(_) => 7,
+        }
+    }
+
+    fn content(&self, out: &mut impl Sink) {
         match self {
             Self::Deliver { session, session_epoch, messages } => {
                 let messages = messages.iter().map(ClientMessage::view);
-                DeliverView { session: *session, epoch: *session_epoch, messages }.encode(out);
+                DeliverView { session: *session, epoch: *session_epoch, messages }.content(out);
             }
-            Self::Session(event) => out.nested(2, event),
-            Self::Watch(group) => out.nested(3, group),
-            Self::Unwatch(group) => out.nested(4, group),
-            Self::Bound(bound) => out.nested(5, bound),
-            Self::Fence(fence) => out.nested(6, fence),
-            Self::Lift(fence) => out.nested(7, fence),
+            Self::Session(event) => event.encode(out),
+            Self::Watch(group) | Self::Unwatch(group) => group.encode(out),
+            Self::Bound(bound) => bound.encode(out),
+            Self::Fence(fence) | Self::Lift(fence) => fence.encode(out),
         }
     }
 }
@@ -217,14 +238,7 @@ impl Encode for ServerMessage {
     }
 }
 
-impl Encode for BackendItem {
-    fn encode(&self, out: &mut impl Sink) {
-        out.nested(self.field(), &BackendContent(self));
-    }
-}
-
-impl BackendItem {
-    /// Field number of this kind of item.
+impl Item for BackendItem {
     fn field(&self) -> u32 {
         match self {
             Self::Send { .. } => 1,
@@ -239,50 +253,46 @@ impl BackendItem {
             Self::Missed { .. } => 10,
         }
     }
-}
 
-struct BackendContent<'a>(&'a BackendItem);
-
-impl Encode for BackendContent<'_> {
-    fn encode(&self, out: &mut impl Sink) {
-        match self.0 {
-            BackendItem::Send { sessions, messages } => {
+    fn content(&self, out: &mut impl Sink) {
+        match self {
+            Self::Send { sessions, messages } => {
                 sessions.iter().for_each(|session| out.bytes(1, session.as_bytes()));
                 messages.iter().for_each(|message| out.nested(2, message));
             }
-            BackendItem::Publish { group, epoch, sequence, kind, message } => {
+            Self::Publish { group, epoch, sequence, kind, message } => {
                 out.nested(1, group);
                 out.number(2, epoch.0);
                 out.number(3, *sequence);
                 out.number(4, *kind as u64);
                 out.nested(5, message);
             }
-            BackendItem::Subscribe { session, groups, replace } => {
+            Self::Subscribe { session, groups, replace } => {
                 out.bytes(1, session.as_bytes());
                 groups.iter().for_each(|group| out.nested(2, group));
                 out.flag(3, *replace);
             }
-            BackendItem::Unsubscribe { session, groups } => {
+            Self::Unsubscribe { session, groups } => {
                 out.bytes(1, session.as_bytes());
                 groups.iter().for_each(|group| out.nested(2, group));
             }
-            BackendItem::Bind { session, kind, instance, bind_epoch } => {
+            Self::Bind { session, kind, instance, bind_epoch } => {
                 out.bytes(1, session.as_bytes());
                 out.number(2, kind.0.into());
                 out.payload(3, instance.as_bytes());
                 out.number(4, bind_epoch.0);
             }
-            BackendItem::Ready { session, bind_epoch } => {
+            Self::Ready { session, bind_epoch } => {
                 out.bytes(1, session.as_bytes());
                 out.number(2, bind_epoch.0);
             }
-            BackendItem::Close { session, code, detail } => {
+            Self::Close { session, code, detail } => {
                 out.bytes(1, session.as_bytes());
                 out.number(2, (*code).into());
                 out.payload(3, detail.as_bytes());
             }
-            BackendItem::Fenced(fence) | BackendItem::Lifted(fence) => fence.encode(out),
-            BackendItem::Missed { session, group, message } => {
+            Self::Fenced(fence) | Self::Lifted(fence) => fence.encode(out),
+            Self::Missed { session, group, message } => {
                 out.bytes(1, session.as_bytes());
                 out.nested(2, group);
                 out.nested(3, message);
@@ -589,15 +599,18 @@ impl<'a> Value<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// Inlined, because a result with an error is large and would be returned through memory for each field.
+    #[inline(always)]
     fn read(&mut self) -> Result<(u32, Value<'a>), Malformed> {
-        let malformed = |error| Malformed::new("item", error);
-        let truncated = || Malformed::new("item", "it ends within a field");
-        let (field, wire_type) = decode_key(&mut self.0).map_err(malformed)?;
-        let value = match wire_type {
-            WireType::Varint => Value::Number(decode_varint(&mut self.0).map_err(malformed)?),
+        let key = u32::try_from(self.varint().map_err(malformed)?).map_err(malformed)?;
+        let field = key >> 3;
+        if field == 0 {
+            return Err(malformed("0 is no field"));
+        }
+        let value = match WireType::try_from(u64::from(key & 7)).map_err(malformed)? {
+            WireType::Varint => Value::Number(self.varint().map_err(malformed)?),
             WireType::LengthDelimited => {
-                let length = decode_varint(&mut self.0).map_err(malformed)?;
-                let length = usize::try_from(length).map_err(|_| truncated())?;
+                let length = usize::try_from(self.varint().map_err(malformed)?).map_err(malformed)?;
                 let (bytes, rest) = self.0.split_at_checked(length).ok_or_else(truncated)?;
                 self.0 = rest;
                 Value::Bytes(bytes)
@@ -607,17 +620,45 @@ impl<'a> Fields<'a> {
                 self.0 = rest;
                 Value::Number(u64::from_le_bytes(*bytes))
             }
-            _ => return Err(Malformed::new("item", "a field has a type that items do not use")),
+            _ => return Err(malformed("a field has a type that items do not use")),
         };
         Ok((field, value))
     }
+
+    /// Keys, and most lengths and numbers, have one byte.
+    #[inline(always)]
+    fn varint(&mut self) -> Result<u64, DecodeError> {
+        match self.0 {
+            [byte @ ..0x80, rest @ ..] => {
+                self.0 = rest;
+                Ok((*byte).into())
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self) -> Result<u64, DecodeError> {
+        decode_varint(&mut self.0)
+    }
+}
+
+#[cold]
+fn malformed(reason: impl ToString) -> Malformed {
+    Malformed::new("item", reason)
+}
+
+#[cold]
+fn truncated() -> Malformed {
+    malformed("it ends within a field")
 }
 
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<(u32, Value<'a>), Malformed>;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        (!self.0.is_empty()).then(|| self.read())
+        if self.0.is_empty() { None } else { Some(self.read()) }
     }
 }
 
@@ -632,7 +673,7 @@ mod tests {
     const SESSION: SessionId = SessionId([7; 16]);
 
     /// The item as it stands in a batch that arrives.
-    fn encoded(item: &impl Encode) -> Bytes {
+    fn encoded(item: &impl Item) -> Bytes {
         let mut out = BytesMut::new();
         encode(&mut out, item);
         let batch = Batch { encoded: out.freeze(), ..Batch::default() };

@@ -215,8 +215,7 @@ impl Outbox {
 
     /// When [`Self::take_stale`] has to be called although nothing is queued.
     pub(crate) fn resend_deadline(&self) -> Option<Instant> {
-        let has_stale = self.queue.is_empty() && self.lanes.values().any(|lane| lane.stale);
-        self.resend_at.filter(|_| has_stale)
+        self.resend_at.filter(|_| self.queue.is_empty() && self.lanes.values().any(|lane| lane.stale))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
