@@ -18,7 +18,7 @@ use syn::{Item, UseTree, Visibility};
 /// A module path inside a crate, without the crate's name. The root is empty.
 type ModulePath = Vec<String>;
 
-/// What one module declares and refers to.
+/// Declarations and references of a module.
 #[derive(Default)]
 struct Module {
     /// Names of the modules below this one.

@@ -57,7 +57,8 @@ impl Committer {
     pub fn new(game: &Game, config: CommitterConfig, observe: &Observer) -> (Self, Vec<Writer>) {
         let (queue, pending) = mpsc::channel(config.queue.max(1));
         let pending = Arc::new(Mutex::new(pending));
-        let writer = || Writer { game: game.clone(), config, observe: observe.clone(), pending: pending.clone() };
+        let writer =
+            || Writer { game: game.clone(), config, observe: observe.clone(), pending: pending.clone() };
         (Self { queue }, (0..config.writers.max(1)).map(|_| writer()).collect())
     }
 
