@@ -203,7 +203,7 @@ fn store_damage_is_detected_and_repaired() {
     let strange = "0".repeat(64);
     serve_stderr(&["--store", &store, "--public-key", &strange], &["no release to publish"]);
 
-    // Building again mends it, also one that a copy has cut off.
+    // The next build repairs the damaged chunk, and also a chunk that an interrupted copy has truncated.
     assert!(run_ok(&build("2")).contains("1 chunks of earlier builds were damaged"));
     assert_ne!(fs::read(&chunk).unwrap(), bytes);
     fs::write(&chunk, &bytes[..500]).unwrap();

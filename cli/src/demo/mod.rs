@@ -167,7 +167,8 @@ async fn play(
         };
         pairs.spawn(pair.play(stop.clone()));
     }
-    // All have arrived: 500 players take longer than a short demo.
+    // The time begins after the last pair was started, because 500 players take longer to arrive than a short demo
+    // lasts.
     let until = Instant::now() + time;
     let killing = async {
         if args.chaos { chaos::run(dir, until - Instant::now(), &bar).await.map(Some) } else { Ok(None) }

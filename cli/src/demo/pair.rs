@@ -47,7 +47,7 @@ pub struct Pair {
     pub play_target: PlayTarget,
     pub credentials: [Credentials; 2],
     pub stats: Arc<Stats>,
-    /// Daemons are killed meanwhile: a failed round is repeated, and only lost sessions count.
+    /// Daemons are killed while the pair plays. A pair that cannot enter then tries again.
     pub chaos: bool,
 }
 

@@ -139,7 +139,7 @@ impl Bot {
         Ok(Self { player, observer })
     }
 
-    /// Like [`Bot::enter`], again and again while parts of the cluster may be down.
+    /// Repeats [`Bot::enter`] for up to `ENTRY_LIMIT` until it succeeds, because daemons may be down.
     pub async fn enter_with_retry(
         play_target: &PlayTarget,
         credentials: &Credentials,

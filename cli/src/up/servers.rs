@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unreachable_server_reports_the_cause() {
+    async fn connection_error_names_the_cause() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert!(connect(&free.to_string()).await.unwrap_err().contains("refused"));
     }

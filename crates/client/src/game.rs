@@ -41,7 +41,7 @@ use shared::Shared;
 /// registers it at a world that has restarted.
 const MAX_QUEUE_WAIT: Duration = Duration::from_secs(3_600);
 const ENTER_RETRY_AFTER: Duration = Duration::from_secs(10);
-/// How long to ask again for what a zone in trouble does not answer.
+/// How long a request is repeated while its answer is "not now" or does not come.
 const MAX_ANSWER_WAIT: Duration = Duration::from_secs(60);
 
 /// One player in a session. Methods take `&self` and may run side by side.
@@ -50,7 +50,7 @@ pub struct Player {
     session: Session,
     shared: Arc<Shared>,
     changes: watch::Receiver<u64>,
-    /// Of the last `Move`.
+    /// The sequence number of the last `Move`.
     sequence: AtomicU32,
     /// The character played last, and the last action id it used.
     character: AtomicU64,
@@ -77,7 +77,7 @@ impl Player {
         &self.session
     }
 
-    /// Reads the view. The session's task waits meanwhile, so `with_view` must be short.
+    /// Reads the view. The session's task waits while the closure runs, so the closure must be short.
     pub fn with_view<R>(&self, with_view: impl FnOnce(&View) -> R) -> R {
         self.shared.look(with_view)
     }
@@ -126,7 +126,8 @@ impl Player {
         let entered: Entered = self
             .retry(|| self.session.call(opcode::ENTER, &request, ENTER_RETRY_AFTER), MAX_QUEUE_WAIT)
             .await?;
-        // Ids are the character's: those tried before are not used again, even if nothing came of them.
+        // Action ids belong to a character. If the same character enters again, the count goes on, because an id is
+        // never used twice, even if its action failed.
         if self.character.swap(character_id, Relaxed) != character_id {
             self.action.store(0, Relaxed);
         }
@@ -135,7 +136,7 @@ impl Player {
         Ok(entered)
     }
 
-    /// Back to the character list.
+    /// Leaves the world. The session goes back to the character list.
     pub async fn leave(&self) -> Result<(), ClientError> {
         let _: Left =
             self.retry(|| self.session.call(opcode::LEAVE, &Leave {}, None), MAX_ANSWER_WAIT).await?;

@@ -62,7 +62,8 @@ where
     }
 }
 
-/// Puts the name that a replica with a shared certificate gives itself in the place of the shared one.
+/// Replicas may share a certificate. In a call of such a replica, replaces the name in the certificate by the name
+/// that the replica states in `user-agent`.
 fn apply_replica_name<B>(request: &mut http::Request<B>) -> Result<(), Status> {
     let Some(shared) = request.extensions().get::<Peer>().filter(|peer| peer.is_shared()) else {
         return Ok(());

@@ -98,7 +98,8 @@ struct State {
 enum Phase {
     /// The link accepts no item. When the link opens, the gateway announces its bound sessions and watched groups.
     Closed,
-    /// The link accepts only announcements. The backend needs them before client messages.
+    /// The gateway announces its bound sessions and watched groups. The link accepts no client messages until then,
+    /// because the backend needs the announcements first.
     Announcing,
     /// The link accepts all items. It stays in this phase while a broken stream can be resumed.
     Open,

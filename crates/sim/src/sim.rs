@@ -14,7 +14,7 @@ use crate::{
     trade::Trade,
 };
 
-/// A spawn point between the deaths of its creature.
+/// The state of a spawn point. It outlives the creatures that appear there one after another.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Spawn {
     /// The generation that lives or will live next; 0 while this zone does not own the cell.

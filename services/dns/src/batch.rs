@@ -132,7 +132,8 @@ impl Batch {
         Ok(self.received)
     }
 
-    /// Calls `answer` for each packet. It writes an answer and returns whether there is one.
+    /// Calls `answer` for each packet. `answer` writes the answer to its last argument and returns whether there is
+    /// one.
     pub(crate) fn answer(&mut self, mut answer: impl FnMut(&[u8], IpAddr, &mut Vec<u8>) -> bool) {
         for slot in &mut self.slots[..self.received] {
             let answered =

@@ -49,7 +49,8 @@ impl Writer {
                 Ok(connection) => match self.send(connection, &mut batch, &mut backoff).await {
                     Ok(()) => return,
                     Err(error) => {
-                        // A demoted server keeps what was published since the last check of its role to itself.
+                        // The server may have been demoted. A replica does not pass on the messages that it has
+                        // received since the last check of its role.
                         metrics::counter!(GAPS, "side" => "publish").increment(1);
                         error
                     }

@@ -35,7 +35,7 @@ pub(super) struct Driver<S> {
     pub(super) config: Config,
     pub(super) id: SessionId,
     pub(super) keys: ResumeKeys,
-    /// As last said by a gateway: where to resume, and for how long.
+    /// The last `SessionReady` of a gateway: where the session can be resumed, and for how long.
     pub(super) ready: SessionReady,
     pub(super) queues: SessionQueues,
     pub(super) shared: Arc<Shared>,
@@ -47,9 +47,9 @@ pub(super) struct Driver<S> {
 
 /// How a connection ended.
 enum Disconnect {
-    /// Nothing was said, or nothing that ends the session: resume.
+    /// The connection ended without a message that ends the session. The driver resumes the session.
     Lost,
-    /// Resume there first, if an address is given.
+    /// The gateway asked the client to resume. The driver tries the gateway of the redirect first, if there is one.
     Redirected(Option<Redirect>),
     SessionOver(SessionEnd),
 }
@@ -64,7 +64,7 @@ impl From<io::Error> for Disconnect {
 impl From<WireError> for Disconnect {
     fn from(error: WireError) -> Self {
         match error {
-            // Anybody on the path can bend bytes; the session is none the worse for it.
+            // Anybody on the network path can change bytes of a connection. That must not end the session.
             WireError::Seal(SealError::Forged) => Self::Lost,
             error => Self::SessionOver(SessionEnd::Protocol(error.to_string())),
         }
@@ -86,7 +86,7 @@ impl<S: Sink> Driver<S> {
         Self { config, id: session, keys, ready, queues, shared, pending, stale_filter, sink, commands }
     }
 
-    /// Until the session is over. Requests wait until the driver is dropped.
+    /// Runs until the session is over. Callers of unanswered requests wait until the driver is dropped.
     pub(super) async fn run(&mut self, connection: Connection, closed: CancellationToken) -> SessionEnd {
         let end = tokio::select! {
             end = self.run_until_end(connection) => end,
@@ -231,7 +231,7 @@ impl<S: Sink> Driver<S> {
         self.queues.inbox.deadline().map_or(wake, |ack| ack.min(wake))
     }
 
-    /// Everything that has arrived whole.
+    /// Handles the messages of all records that have arrived completely.
     fn consume(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         while let Some(message) = connection.pop_buffered() {
             self.receive(message)?;
@@ -289,7 +289,8 @@ impl<S: Sink> Driver<S> {
         Ok(())
     }
 
-    /// The session is on a new connection: sends again what must be, and tells.
+    /// The session is on a new connection: queues again the messages and requests that must be repeated, and tells
+    /// the sink.
     pub(super) fn resumed(&mut self, established: Established, lane: Lane) -> Result<(), WireError> {
         use shardkeep_auth::session::key_source;
 
@@ -348,7 +349,7 @@ fn decode<P: prost::Message + Default>(message: &Message<Bytes>) -> Result<P, Di
     Ok(message.decode().map_err(WireError::from)?)
 }
 
-/// An `Error` event is the last message of a connection; whether of the session too, its code tells.
+/// An `Error` event is the last message of a connection. Its code tells whether the session is over too.
 fn classify_error(refusal: Refusal) -> Disconnect {
     match refusal.code {
         ErrorCode::Draining => Disconnect::Redirected(None),

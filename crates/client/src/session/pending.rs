@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 48 * 1024;
 
 #[derive(Default)]
 pub(super) struct PendingRequests {
-    /// By place in the order; the request number on the wire is the place without its high bits.
+    /// By the request's place in the order. The request number on the wire is the low 32 bits of the place.
     waiting: BTreeMap<u64, PendingRequest>,
     bytes: usize,
     last: u64,

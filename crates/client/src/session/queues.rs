@@ -56,20 +56,22 @@ impl SessionQueues {
         Ok(())
     }
 
-    /// After a resume with the log intact: what the server does not have, before anything new. Returns how much.
+    /// After a resume with the log intact: queues the messages that the server has not received, before any new
+    /// message. Returns their number.
     pub(super) fn replay(&mut self, received: u64) -> Result<usize, WireError> {
         self.queue = self.outbox.resume_from(received)?.cloned().collect();
         Ok(self.queue.len())
     }
 
-    /// After a resume without the log.
+    /// After a resume without the log: both counts start again, and the queue is emptied.
     pub(super) fn restart(&mut self) {
         self.outbox.restart();
         self.inbox.restart();
         self.queue.clear();
     }
 
-    /// Turns what waits into sealed records, once the connection has written what it had. True if anything was added.
+    /// Turns the queued messages into sealed records, unless the connection still has bytes to write. Returns true if
+    /// a record was added.
     pub(super) fn fill(
         &mut self,
         connection: &mut Connection,

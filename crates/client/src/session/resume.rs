@@ -1,5 +1,6 @@
-//! Coming back after a loss: the session's own gateway first, then any, in rounds with growing pauses, while the
-//! session may live (`docs/protocol.md`, section 11).
+//! Resumes a session whose connection is lost. Each round tries the session's own gateway and then every other one;
+//! the first round begins with the gateway of a redirect, if there is one. The pauses between rounds grow. Rounds go
+//! on for as long as the gateways keep the session (`docs/protocol.md`, section 11).
 
 use std::{
     net::SocketAddr,
@@ -134,7 +135,7 @@ impl<S: Sink> Driver<S> {
                 _ if refusal.is_temporary() => round.other += 1,
                 _ => return Err(SessionEnd::Refused(refusal)),
             },
-            // A gateway that cannot be reached may be the one that is gone, and says nothing of the session.
+            // Not counted: a gateway that cannot be reached does not tell whether the session still exists.
             ClientError::Connect { .. } => {}
             _ => round.other += 1,
         }

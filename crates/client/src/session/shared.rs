@@ -1,4 +1,4 @@
-//! Between the handles of a session and its driver: commands one way, facts the other way.
+//! State that the handles of a session share with its driver: the handles send commands, and the driver provides facts.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! Where a session's events go. A sink is called in the session's own task, so that it may keep a picture of the
-//! world up to date without another task; or it is a bounded queue.
+//! Receives a session's events. A sink is called in the session's own task, so a sink can keep a picture of the world
+//! up to date without another task. The sink of [`events`] is a bounded queue.
 
 use shardkeep_wire::{Kind, Message};
 use tokio::sync::mpsc;

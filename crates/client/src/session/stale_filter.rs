@@ -1,14 +1,15 @@
-//! Which state from datagrams is older than what is known: datagrams overtake each other, and records overtake them.
+//! Recognises state in a datagram that is older than the state already received. Datagrams overtake each other, and
+//! records overtake datagrams.
 
 use bytes::Bytes;
 use shardkeep_wire::{Kind, Message, opcode};
 
-/// The tick of the newest avatar, from whichever way it came.
+/// The tick of the newest avatar state, whether a datagram or a record brought it.
 #[derive(Debug, Default)]
 pub(super) struct StaleFilter(Option<u32>);
 
 impl StaleFilter {
-    /// Whether a message from a datagram may be looked at: state that datagrams carry, not older than what is known.
+    /// Whether a message from a datagram is used: it must be avatar state, and not older than the newest known one.
     pub(super) fn accepts(&self, message: &Message<Bytes>) -> bool {
         let carried = (message.kind(), message.opcode) == (Kind::State, opcode::AVATAR);
         carried

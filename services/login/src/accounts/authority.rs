@@ -1,6 +1,7 @@
-//! Changes of what proves an account, and of bans in all regions. Without a centre this region's store decides. With one,
-//! the centre decides first and this region's copy follows. If the copy fails, the stream of changes repairs it. If the
-//! centre does not answer, nothing changes here, and repeating the request settles what became of it there.
+//! New accounts, and changes of passwords, second factors and bans in all regions. Without a centre this region's
+//! store decides. With a centre, the centre decides first and this region's copy follows. If the update of the copy
+//! fails, the stream of changes repairs the copy. If the centre does not answer, this region's copy stays as it is.
+//! The centre may have made the change all the same; repeating the request settles that.
 
 use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
 
@@ -130,7 +131,8 @@ impl Authority {
     }
 
     /// The version of the centre's account that this region knows, if the player's session is still the last one. The
-    /// centre compares it: a thief whose session is about to end must not act before the news of that arrives.
+    /// centre compares this version: if another change has already ended a thief's session, the thief must not be
+    /// able to act before this region hears of that change.
     async fn known_version(&self, session: AccountGeneration) -> Result<Option<u64>, LoginError> {
         let local = accounts::by_id(&self.database, session.id).await?;
         Ok(local.filter(|local| local.generation == session.generation).map(|local| local.central_version))

@@ -74,7 +74,8 @@ impl AccountQueries {
         Ok(self.credentials.submit(&(), name.to_owned()).await?)
     }
 
-    /// Raises the account's generation from this one. `None`: it is another one by now, or another login is active.
+    /// Raises the account's generation by one. `None`: `from` is no longer the account's generation, or another login
+    /// is active.
     pub(crate) async fn log_in(
         &self,
         from: AccountGeneration,

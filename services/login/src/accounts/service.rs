@@ -46,10 +46,11 @@ const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
 /// Bytes of a ban's reason, which the player reads.
 const MAX_REASON: usize = 256;
-/// Bounds of an invitation.
+/// Most uses of an invitation.
 const MOST_USES: u32 = 1_000_000;
 /// Longest time that players may stay in a closed world.
 const LONGEST_STAY: Duration = Duration::from_hours(24);
+/// Longest lifetime of an invitation.
 const LONGEST_INVITATION: Duration = Duration::from_secs(366 * 24 * 3_600);
 
 /// For commands that act in one region only.

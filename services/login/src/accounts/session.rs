@@ -63,7 +63,8 @@ impl LoginSession {
         Ok(found == [Some(self.current.generation)])
     }
 
-    /// The player raised the generation, and this connection continues under it. `None`: something else raised it first.
+    /// This connection continues under the generation that the player's own request has raised. `None`: another
+    /// change raised the generation first.
     pub(crate) fn adopt(
         &mut self,
         raised: Option<AccountGeneration>,

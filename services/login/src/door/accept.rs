@@ -45,7 +45,8 @@ impl Door {
         let upgrade = self.listener.upgrade();
         while let Some(incoming) = draining.run_until_cancelled(accept(|| self.listener.accept())).await {
             metrics::retries(self.listener.retries());
-            // The client behind a balancer is known after its header, so its slot is counted for it later.
+            // The client behind a balancer is known only after the PROXY header. `serve_proxied` then counts the slot
+            // for the client.
             let peer = incoming.peer().ip();
             let proxied = incoming.lane() == Lane::Tcp && self.trusted_balancers.contains(peer);
             let slot = if proxied { self.limiter.enter(peer) } else { self.limiter.admit(peer) };
@@ -85,7 +86,7 @@ impl Door {
     }
 }
 
-/// A connection from a trusted balancer: the client behind it is counted.
+/// Serves a connection from a trusted balancer. Its slot counts for the client behind the balancer.
 async fn serve_proxied(
     mut incoming: IncomingConnection,
     slot: ConnectionSlot,
@@ -109,7 +110,7 @@ async fn serve_proxied(
     }
 }
 
-/// Tells the client to try again later, if that takes no waiting.
+/// Tells the client to try again later, if this message can be sent without waiting.
 fn refuse(incoming: IncomingConnection, full: Full) {
     let bound = match full {
         Full::All => "connections",

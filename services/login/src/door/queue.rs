@@ -240,8 +240,8 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// The wait of a new job: it runs after the earlier jobs of its prefix, and after the jobs of other prefixes that have
-    /// their turns meanwhile.
+    /// The wait of a new job: it runs after the earlier jobs of its prefix, and after the jobs of other prefixes
+    /// whose turns come before its own.
     fn estimated_wait(&self, job_request: &JobRequest) -> Duration {
         let own = self
             .prefix_queues

@@ -15,7 +15,8 @@ pub(crate) struct Binding {
     kind: BackendKind,
     instance: Arc<str>,
     epoch: Epoch,
-    /// Messages that wait for the barrier; `None`: it is open. Boxed, because it is open most of the time.
+    /// Messages that wait for the barrier; `None`: the barrier is open. Boxed, because the barrier is open most of
+    /// the time.
     held: Option<Box<Held>>,
 }
 
@@ -38,7 +39,7 @@ pub(crate) enum BindRequester<'a> {
 pub(crate) enum Bound {
     /// The new instance has to be told.
     New,
-    /// The session is bound so already.
+    /// The session is already bound to this instance with this epoch, and the instance has answered.
     Same,
     /// The requester is not the owner, or a bind with a higher epoch came before.
     Refused,
@@ -125,7 +126,8 @@ impl Bindings {
         Some(self.0.swap_remove(at))
     }
 
-    /// The instance has answered: opens the barrier and returns the held messages. `None`: it answers an older bind.
+    /// The instance has answered: opens the barrier and returns the held messages. `None`: the answer is to an older
+    /// bind, or the barrier is open already.
     pub(crate) fn ready(
         &mut self,
         kind: BackendKind,
@@ -187,7 +189,7 @@ impl Binding {
         self.held.is_some()
     }
 
-    /// Messages that the client has sent meanwhile.
+    /// Messages of the client that wait for the answer of the instance.
     pub(crate) fn held(&self) -> impl Iterator<Item = &ClientMessage> {
         self.held.iter().flat_map(|held| &held.messages)
     }

@@ -72,7 +72,8 @@ impl Judge {
 
     /// Uses up the rate of a delayed state message that is due.
     pub(crate) fn spend(&mut self, opcode: u16, ranges: &Ranges, now: Instant) {
-        // A refusal would mean that other messages of the bucket used it up meanwhile; the message is due all the same.
+        // Other messages may have used up the bucket while this one was delayed. Then taking from the bucket fails,
+        // and the message is delivered all the same.
         if let Some(range) = ranges.lookup(opcode) {
             let _ = self.range_bucket(range.first).take(range.per_second, range.burst, now);
         } else if let Some(rule) = opcode::lookup(opcode) {

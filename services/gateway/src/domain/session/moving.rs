@@ -1,5 +1,5 @@
-//! A session's move to another gateway: which backends have yet to answer its fence, and which publish nothing to it
-//! here because they keep their events for the other gateway.
+//! A session's move to another gateway. Some backends have not answered the session's fence yet. Others are *muted*:
+//! they keep their messages to the session for the other gateway, so their group events are not queued here.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ pub(crate) struct Moving {
     muted: Vec<Arc<str>>,
 }
 
-/// The session leaves. Once no answer is awaited, everything that was said to it here has arrived.
+/// The session leaves. Once no backend is awaited, everything that backends sent to the session at this gateway has
+/// arrived.
 struct PendingMove {
     awaited: Vec<Arc<str>>,
     settled: Option<oneshot::Sender<()>>,
@@ -52,7 +53,7 @@ impl Moving {
         self.pending.is_some()
     }
 
-    /// The session was bound to one more backend meanwhile, and that backend was asked too.
+    /// During the move the session was bound to one more backend, and that backend was sent a fence too.
     pub(crate) fn await_fence(&mut self, backend: &Arc<str>) {
         if let Some(pending) = &mut self.pending
             && pending.settled.is_some()

@@ -261,7 +261,8 @@ impl Outbox {
         (self.state_bytes, self.control) = (0, 0);
     }
 
-    /// Removes state of these opcodes that `send` sends another way. Returns true if any was.
+    /// Gives the queued state of opcodes that `carry` allows to `send`, and removes what `send` has sent. Returns
+    /// true if anything was removed.
     pub(crate) fn divert_lossy(
         &mut self,
         carry: fn(u16) -> bool,

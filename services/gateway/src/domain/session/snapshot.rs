@@ -21,7 +21,7 @@ pub(crate) struct Snapshot {
     pub(crate) pending: Vec<(u32, BackendKind)>,
     pub(crate) character: u64,
     pub(crate) queue_place: u32,
-    /// The key with which the client came when its log was last begun anew.
+    /// The key that the client proved when its log was last begun anew.
     pub(crate) restart_key: Option<Key>,
 }
 

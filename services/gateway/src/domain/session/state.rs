@@ -53,7 +53,7 @@ pub(crate) struct State {
     requests: Requests,
     judge: Judge,
     delayed: DelayedState,
-    /// The key with which the client came when the log was last begun anew. A client that comes with it again does not
+    /// The key that the client proved when the log was last begun anew. A client that proves this key again does not
     /// know that both counts began again.
     restart_key: Option<Key>,
     moving: Moving,
@@ -159,7 +159,8 @@ impl State {
         matches!(self.client, ClientState::Connected { .. })
     }
 
-    /// Whether backends count the client as away. While the session moves they are not told that it is.
+    /// Whether backends count the client as away. While the session moves to another gateway, backends are not told
+    /// that the client is disconnected.
     pub(crate) fn is_link_dead(&self) -> bool {
         !self.is_connected() && !self.moving.is_leaving()
     }
@@ -363,7 +364,7 @@ impl State {
         true
     }
 
-    /// Binds the session to its world's leader. Returns true if the leader has to hear of the session first.
+    /// Binds the session to its world's leader, and returns whether the leader knows the session.
     pub(crate) fn bind_leader(&mut self, leader: &str) -> LeaderBinding {
         if self.bindings.is_bound_to(BackendKind::WORLD, leader) {
             let pending = self.bindings.get(BackendKind::WORLD).is_some_and(Binding::is_pending);
@@ -610,7 +611,8 @@ impl State {
         self.delayed.deadline().is_some_and(|due| now >= due)
     }
 
-    /// Counts what the client did wrong and tells it. An error ends the connection.
+    /// Counts the fault of a client's message, and refuses the message if it is a request.
+    /// A returned error ends the connection.
     fn count_fault(
         &mut self,
         message: &Message<&[u8]>,
