@@ -219,7 +219,8 @@ impl App {
         if let Some(slot) = slot {
             slot.mark_authenticated();
         }
-        self.browser.serve(connection, entered, chain, drain).await
+        // On the heap, so that connections before login, and those that fetch patches, do not reserve its memory.
+        Box::pin(self.browser.serve(connection, entered, chain, drain)).await
     }
 
     /// How full the queue for exponentiations is: 0.0 to 1.0. Updates the gauges of the queue and of puzzles.
