@@ -110,13 +110,15 @@ enum Command {
         #[arg(long, default_value = "announcement")]
         reason: String,
     },
-    /// Move an avatar; coordinates are metres from the map's corner
+    /// Move an avatar; coordinates are metres from the corner of the space
     Teleport {
         character: String,
         x: f64,
         y: f64,
         #[arg(long, default_value_t = 1)]
         world: u32,
+        #[arg(long, default_value_t = 1)]
+        space: u32,
         #[arg(long)]
         reason: String,
     },
@@ -271,14 +273,14 @@ fn message(command: Command) -> Result<GmCommand> {
         Command::Broadcast { text, world, reason } => {
             (reason, Action::Broadcast(gm::Broadcast { world, text }))
         }
-        Command::Teleport { character, x, y, world, reason } => (
+        Command::Teleport { character, x, y, world, space, reason } => (
             reason,
             Action::Teleport(gm::Teleport {
                 world,
                 character,
                 x_mm: millimetres(x)?,
                 y_mm: millimetres(y)?,
-                map: 0,
+                space,
             }),
         ),
         Command::Mute { character, minutes, reason } => {

@@ -61,7 +61,7 @@ SPEAK = message(0, 0x2000, field(1, 1) + field(2, "hello"), request=300)
 ERROR = message(1, 0x0001, field(1, 13) + field(2, "too far"), request=300)
 KEY_UPDATE = message(2, 0x0003, b"")
 
-AVATAR_ID, SWORD_ID = 1 << 56 | 42, 3 << 56 | 7
+AVATAR_ID, SWORD_ID = 1 << 60 | 42, 3 << 60 | 7
 CELL_KEY = 1 << 32 | 16 << 16 | 15
 MOVE = message(3, 0x1001, struct.pack("<IhhB", 7, -3000, 1500, 64), cls=0, key=0)
 AVATAR = message(
@@ -69,7 +69,7 @@ AVATAR = message(
 )
 KEYFRAME = (
     bytes([1])
-    + struct.pack("<IHHH", 123456, 1, 15, 16)
+    + struct.pack("<IIHH", 123456, 1, 15, 16)
     + varint(2)
     + entry(
         AVATAR_ID,
@@ -80,7 +80,7 @@ KEYFRAME = (
 )
 DELTA = (
     bytes([2])
-    + struct.pack("<IHHH", 123457, 1, 15, 16)
+    + struct.pack("<IIHH", 123457, 1, 15, 16)
     + varint(2)
     + entry(AVATAR_ID, 0x06, struct.pack("<HHhh", 31849, 75, 0, 0))
     + entry(SWORD_ID, 0x20, bytes([2]))
@@ -134,7 +134,7 @@ the avatar stands at (31849, 75), the sword was taken.""",
         ("Move", MOVE),
         ("Avatar", AVATAR),
         ("Cell keyframe", message(3, 0x1081, KEYFRAME, cls=1, key=CELL_KEY)),
-        ("Cell delta", message(3, 0x1081, DELTA, cls=2, key=CELL_KEY | 1 << 48)),
+        ("Cell delta", message(3, 0x1081, DELTA, cls=2, key=CELL_KEY)),
     ],
 )
 block("A plain record with `Ping` and `Speak`:", [("plain record", struct.pack("<H", len(PING + SPEAK)) + PING + SPEAK)])

@@ -222,7 +222,7 @@ impl Encode for Fence {
 impl Encode for GroupKey {
     fn encode(&self, out: &mut impl Sink) {
         out.number(1, self.kind().into());
-        out.number(2, self.space());
+        out.number(2, self.namespace());
         out.fixed64(3, self.number());
     }
 }
@@ -782,7 +782,7 @@ mod tests {
             Item::Ready(proto::Ready::default()),
             Item::Subscribe(proto::Subscribe {
                 session: Bytes::from_static(&[1; 16]),
-                groups: vec![proto::Group { space: 1 << 48, ..Default::default() }],
+                groups: vec![proto::Group { namespace: 1 << 48, ..Default::default() }],
                 replace: false,
             }),
         ];

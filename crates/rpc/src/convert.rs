@@ -1,7 +1,7 @@
 //! Bytes and strings of messages become types here, and nowhere later.
 
 use shardkeep_types::{
-    CellId, CellRect, CharacterId, GroupKey, InstanceId, MapId, Position, SessionId, WorldId,
+    CellId, CellRect, CharacterId, GroupKey, InstanceId, Layer, Position, SessionId, SpaceId, WorldId,
 };
 use tonic::Status;
 
@@ -52,7 +52,8 @@ impl TryFrom<common::InstanceId> for InstanceId {
 
 impl From<Position> for common::Position {
     fn from(at: Position) -> Self {
-        Self { map: at.map.0.into(), x_mm: at.x_mm, y_mm: at.y_mm }
+        let Position { space, layer, x_mm, y_mm, z_mm } = at;
+        Self { space: space.0, layer: layer.0.into(), x_mm, y_mm, z_mm }
     }
 }
 
@@ -60,14 +61,16 @@ impl TryFrom<common::Position> for Position {
     type Error = Malformed;
 
     fn try_from(at: common::Position) -> Result<Self, Malformed> {
-        Ok(Self { map: map_id(at.map)?, x_mm: at.x_mm, y_mm: at.y_mm })
+        let layer = u16::try_from(at.layer).map_err(|error| Malformed::new("layer", error))?;
+        let common::Position { space, x_mm, y_mm, z_mm, .. } = at;
+        Ok(Self { space: SpaceId(space), layer: Layer(layer), x_mm, y_mm, z_mm })
     }
 }
 
 impl From<CellRect> for common::CellRect {
     fn from(rect: CellRect) -> Self {
         Self {
-            map: rect.map.0.into(),
+            space: rect.space.0,
             x0: rect.x0.into(),
             y0: rect.y0.into(),
             x1: rect.x1.into(),
@@ -86,13 +89,13 @@ impl TryFrom<common::CellRect> for CellRect {
         if x0 > x1 || y0 > y1 {
             return Err(Malformed::new("rect", "the first corner lies behind the second"));
         }
-        Ok(Self { map: map_id(rect.map)?, x0, y0, x1, y1 })
+        Ok(Self { space: SpaceId(rect.space), x0, y0, x1, y1 })
     }
 }
 
 impl From<GroupKey> for link::Group {
     fn from(key: GroupKey) -> Self {
-        Self { kind: key.kind().into(), space: key.space(), number: key.number() }
+        Self { kind: key.kind().into(), namespace: key.namespace(), number: key.number() }
     }
 }
 
@@ -101,10 +104,10 @@ impl TryFrom<link::Group> for GroupKey {
 
     fn try_from(group: link::Group) -> Result<Self, Malformed> {
         let kind = u16::try_from(group.kind).map_err(|error| Malformed::new("group.kind", error))?;
-        if group.space >> 48 != 0 {
-            return Err(Malformed::new("group.space", "more than 48 bits"));
+        if group.namespace >> 48 != 0 {
+            return Err(Malformed::new("group.namespace", "more than 48 bits"));
         }
-        Ok(GroupKey::new(kind, group.space, group.number))
+        Ok(GroupKey::new(kind, group.namespace, group.number))
     }
 }
 
@@ -116,18 +119,10 @@ impl From<CharacterId> for dbcache::LedgerAccount {
 
 impl From<(WorldId, CellId)> for dbcache::LedgerAccount {
     fn from((world, cell): (WorldId, CellId)) -> Self {
-        let ground = dbcache::GroundCell {
-            world: world.0,
-            map: cell.map.0.into(),
-            x: cell.x.into(),
-            y: cell.y.into(),
-        };
+        let ground =
+            dbcache::GroundCell { world: world.0, space: cell.space.0, x: cell.x.into(), y: cell.y.into() };
         Self { account: Some(dbcache::ledger_account::Account::Ground(ground)) }
     }
-}
-
-fn map_id(map: u32) -> Result<MapId, Malformed> {
-    u16::try_from(map).map(MapId).map_err(|error| Malformed::new("map", error))
 }
 
 /// The session id of a message field.

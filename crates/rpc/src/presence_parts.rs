@@ -31,7 +31,7 @@ mod tests {
             name: "n".repeat(64),
             session: vec![1; 16],
             account: u64::MAX,
-            map: u16::MAX.into(),
+            space: u32::MAX,
             cell_x: u16::MAX.into(),
             cell_y: u16::MAX.into(),
             zone: "z".repeat(64),

@@ -120,7 +120,7 @@ impl Sim {
             return Ok(None);
         };
         let reach = REACH.unsigned_abs();
-        if body.position(self.map.id).distance_squared(at) > u64::from(reach).pow(2) {
+        if self.position_of(body).distance_squared(at) > u64::from(reach).pow(2) {
             return Err(Refusal::Refused("out of reach"));
         }
         self.check_alive(requester.character)?;
@@ -166,7 +166,7 @@ impl Sim {
         if !self.cells.all[body.cell as usize].ready {
             return Err(Refusal::Unavailable);
         }
-        let at = body.position(self.map.id);
+        let at = self.position_of(body);
         self.check_alive(requester.character)?;
         if self.has_pending_move(item) || self.is_offered(requester.character, item) {
             return Err(Refusal::Refused("the item is part of a trade or of another action"));

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use shardkeep_types::{CharacterId, EntityId, Epoch, MapId, Position};
+use shardkeep_types::{CharacterId, EntityId, Epoch, Point};
 
 use crate::{
     event::{Kind, OwnState},
@@ -43,8 +43,8 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    pub(crate) fn position(&self, map: MapId) -> Position {
-        Position::new(map, self.x, self.y)
+    pub(crate) fn point(&self) -> Point {
+        Point::flat(self.x, self.y)
     }
 
     pub(crate) fn touch(&mut self, bits: u8) {

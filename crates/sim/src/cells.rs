@@ -1,7 +1,7 @@
 //! Cells: a counting sort finds the bodies in each cell once per tick. Each cell stores what its watchers still
 //! need.
 
-use shardkeep_types::{CellId, EntityId, Position};
+use shardkeep_types::{CellId, EntityId, Position, SpaceId};
 
 use crate::{
     Map,
@@ -68,7 +68,7 @@ impl Cell {
 pub(crate) struct Cells {
     width: u16,
     height: u16,
-    map: shardkeep_types::MapId,
+    space: SpaceId,
     pub(crate) all: Vec<Cell>,
     /// `sorted[starts[c]..starts[c + 1]]` are the bodies in cell `c`.
     starts: Vec<u32>,
@@ -76,12 +76,12 @@ pub(crate) struct Cells {
 }
 
 impl Cells {
-    pub(crate) fn new(map: &Map) -> Self {
+    pub(crate) fn new(space: SpaceId, map: &Map) -> Self {
         let count = usize::from(map.width) * usize::from(map.height);
         Self {
             width: map.width,
             height: map.height,
-            map: map.id,
+            space,
             all: vec![Cell::default(); count],
             starts: vec![0; count + 1],
             sorted: Vec::new(),
@@ -89,18 +89,18 @@ impl Cells {
     }
 
     pub(crate) fn index(&self, cell: CellId) -> Option<usize> {
-        let inside = cell.map == self.map && cell.x < self.width && cell.y < self.height;
+        let inside = cell.space == self.space && cell.x < self.width && cell.y < self.height;
         inside.then(|| usize::from(cell.y) * usize::from(self.width) + usize::from(cell.x))
     }
 
     pub(crate) fn id(&self, index: usize) -> CellId {
         let width = usize::from(self.width);
-        CellId { map: self.map, x: (index % width) as u16, y: (index / width) as u16 }
+        CellId { space: self.space, x: (index % width) as u16, y: (index / width) as u16 }
     }
 
     /// Index of the cell that contains the point. Points outside the map belong to the nearest cell.
     pub(crate) fn at(&self, x_mm: i32, y_mm: i32) -> u32 {
-        let cell = Position::new(self.map, x_mm, y_mm).cell();
+        let cell = Position::flat(self.space, x_mm, y_mm).cell();
         let (x, y) = (cell.x.min(self.width - 1), cell.y.min(self.height - 1));
         u32::from(y) * u32::from(self.width) + u32::from(x)
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Epoch, ItemId, Position};
+use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Epoch, ItemId, Position, SpawnId};
 
 use crate::{ring::Ring, template::Stack};
 
@@ -139,7 +139,7 @@ pub enum Input {
     Ground {
         cells: CellRect,
         items: Vec<(Item, Position)>,
-        generations: BTreeMap<u64, u64>,
+        generations: BTreeMap<u32, u64>,
     },
     /// The cell has its first watcher, or has lost its last one. A watch begins with a keyframe.
     Watch {
@@ -218,7 +218,7 @@ pub enum HardChange {
     },
     /// Minted once for each (spawn, generation).
     Loot {
-        spawn: u64,
+        spawn: SpawnId,
         generation: u64,
         at: Position,
         stacks: Vec<Stack>,

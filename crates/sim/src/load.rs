@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use shardkeep_types::{CellId, CellRect, CharacterId, Epoch, Position};
+use shardkeep_types::{CellId, CellRect, CharacterId, Epoch, Layer, Point, Position, SpaceId};
 
 use crate::{
     EnteringAvatar, Event, Input, Map, Possessions, Random, Ring, Sim,
     rules::{AVATAR_SPEED, TICK_MS},
 };
+
+const SPACE: SpaceId = SpaceId(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -31,7 +33,7 @@ pub struct Load {
 impl Load {
     pub fn new(avatars: u64, shape: Shape) -> Self {
         let map = Arc::new(Map::meadow());
-        let cells = CellRect { map: map.id, x0: 0, y0: 0, x1: map.width, y1: map.height };
+        let cells = CellRect { space: SPACE, x0: 0, y0: 0, x1: map.width, y1: map.height };
         let mut random = Random::new(avatars);
         let mut inputs = vec![
             Input::Sectors(vec![cells]),
@@ -43,7 +45,7 @@ impl Load {
             let position = spawn_position(&map, shape, &mut random);
             inputs.push(Input::Enter(Box::new(avatar(CharacterId(id), position))));
         }
-        let mut sim = Sim::new(map, 1);
+        let mut sim = Sim::new(SPACE, map, 1);
         let now = 1_000_000;
         sim.tick(now, inputs);
         Self { sim, now, avatars, random, shape, sequence: 0 }
@@ -81,7 +83,7 @@ fn spawn_position(map: &Map, shape: Shape, random: &mut Random) -> Position {
         Shape::Spread => (along(0, map.width_mm()), along(0, map.height_mm())),
         Shape::Clustered => (along(map.start.x_mm - 8_000, 16_000), along(map.start.y_mm + 4_000, 16_000)),
     };
-    map.nearest_walkable(Position::new(map.id, at.0, at.1))
+    map.nearest_walkable(Point::flat(at.0, at.1)).in_space(SPACE, Layer(0))
 }
 
 fn avatar(character: CharacterId, position: Position) -> EnteringAvatar {

@@ -1,6 +1,6 @@
 //! Maps: size, obstacles and spawn points. A seed generates a map, so that it is the same on every zone.
 
-use shardkeep_types::{CELL_MM, CellId, MapId, Position};
+use shardkeep_types::{CELL_MM, CellId, Point};
 
 use crate::{
     Random,
@@ -53,24 +53,24 @@ impl WalkGrid {
     }
 }
 
-/// The home of a creature. The id is unique in the world.
+/// The home of a creature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpawnPoint {
-    pub id: u64,
+    /// Unique on the map, below 2^28.
+    pub number: u32,
     pub template: u16,
-    pub home: Position,
+    pub home: Point,
 }
 
 /// A map.
 #[derive(Debug, Clone)]
 pub struct Map {
-    pub id: MapId,
     pub name: &'static str,
     /// Width in cells.
     pub width: u16,
     pub height: u16,
     pub grid: WalkGrid,
-    pub start: Position,
+    pub start: Point,
     pub spawns: Vec<SpawnPoint>,
 }
 
@@ -78,20 +78,18 @@ impl Map {
     /// The first map: 1,024 m square. Roads lead from edge to edge through the start; boulders and ponds are
     /// elsewhere.
     pub fn meadow() -> Self {
-        let id = MapId(1);
         let mut random = Random::new(0x6d65_6164_6f77);
-        let start = Position::new(id, 500_000, 512_000);
-        let mut map = Self::open(id, "meadow", 32, 32, start);
+        let mut map = Self::open("meadow", 32, 32, Point::flat(500_000, 512_000));
         map.scatter_obstacles(&mut random);
         map.scatter_spawns(&mut random);
         map
     }
 
     /// A map without obstacles and creatures. The size is in cells.
-    pub fn open(id: MapId, name: &'static str, width: u16, height: u16, start: Position) -> Self {
+    pub fn open(name: &'static str, width: u16, height: u16, start: Point) -> Self {
         let squares = |cells: u16| u32::from(cells) * (CELL_MM / SQUARE_MM) as u32;
         let grid = WalkGrid::open(squares(width), squares(height));
-        Self { id, name, width, height, grid, start, spawns: Vec::new() }
+        Self { name, width, height, grid, start, spawns: Vec::new() }
     }
 
     pub fn width_mm(&self) -> i32 {
@@ -102,25 +100,24 @@ impl Map {
         i32::from(self.height) * CELL_MM
     }
 
+    /// Whether the map has a cell of these coordinates.
     pub fn contains(&self, cell: CellId) -> bool {
-        cell.map == self.id && cell.x < self.width && cell.y < self.height
+        cell.x < self.width && cell.y < self.height
     }
 
     /// The nearest open point on the map; the start if none is near.
-    pub fn nearest_walkable(&self, at: Position) -> Position {
-        if at.map != self.id {
-            return self.start;
-        }
+    pub fn nearest_walkable(&self, at: Point) -> Point {
         let x = at.x_mm.clamp(0, self.width_mm() - 1);
         let y = at.y_mm.clamp(0, self.height_mm() - 1);
         let ring = |r: i32| {
             let near = [(r, 0), (-r, 0), (0, r), (0, -r), (r, r), (-r, r), (r, -r), (-r, -r)];
             near.into_iter().map(move |(dx, dy)| (x + dx * SQUARE_MM, y + dy * SQUARE_MM))
         };
-        (0..8)
-            .flat_map(ring)
-            .find(|&(x, y)| !self.grid.is_blocked(x, y))
-            .map_or(self.start, |(x, y)| Position::new(self.id, x, y))
+        (0..8).flat_map(ring).find(|&(x, y)| !self.grid.is_blocked(x, y)).map_or(self.start, |(x, y)| Point {
+            x_mm: x,
+            y_mm: y,
+            ..at
+        })
     }
 
     fn scatter_obstacles(&mut self, random: &mut Random) {
@@ -146,20 +143,20 @@ impl Map {
     /// Places rabbits around the start, boars and wolves farther out.
     fn scatter_spawns(&mut self, random: &mut Random) {
         let around = |random: &mut Random, center: i32| center - 60_000 + random.within(0, 120_000) as i32;
-        for number in 0..72u64 {
-            let (template, at) = if number < 24 {
+        for number in 1..=72u32 {
+            let (template, at) = if number <= 24 {
                 let (x, y) = (around(random, self.start.x_mm), around(random, self.start.y_mm));
-                (RABBIT, Position::new(self.id, x, y))
+                (RABBIT, Point::flat(x, y))
             } else {
                 let x = random.within(10_000, self.width_mm() as u32 - 10_000) as i32;
                 let y = random.within(10_000, self.height_mm() as u32 - 10_000) as i32;
                 let template = [RABBIT, BOAR, WOLF][random.within(0, 2) as usize];
-                (template, Position::new(self.id, x, y))
+                (template, Point::flat(x, y))
             };
             let near_start = at.distance_squared(self.start) < 80_000u64.pow(2);
             let template = if near_start { RABBIT } else { template };
             let home = self.nearest_walkable(at);
-            self.spawns.push(SpawnPoint { id: u64::from(self.id.0) << 32 | (number + 1), template, home });
+            self.spawns.push(SpawnPoint { number, template, home });
         }
     }
 }
@@ -180,11 +177,10 @@ mod tests {
 
     #[test]
     fn outside_is_blocked_and_nearest_walkable_is_inside() {
-        let mut map = Map::open(MapId(1), "m", 1, 1, Position::new(MapId(1), 1_000, 1_000));
+        let mut map = Map::open("m", 1, 1, Point::flat(1_000, 1_000));
         map.grid.block(3, 3);
         assert!(map.grid.is_blocked(-1, 0) && map.grid.is_blocked(CELL_MM, 0));
-        let mended = map.nearest_walkable(Position::new(MapId(1), 7_000, 7_000));
+        let mended = map.nearest_walkable(Point::flat(7_000, 7_000));
         assert!(!map.grid.is_blocked(mended.x_mm, mended.y_mm));
-        assert_eq!(map.nearest_walkable(Position::new(MapId(9), 0, 0)), map.start);
     }
 }

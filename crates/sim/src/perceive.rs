@@ -43,8 +43,8 @@ impl Sim {
         Some(Perception {
             creature: body.id,
             template: body.template,
-            position: body.position(self.map.id),
-            home: self.map.spawns[creature.spawn].home,
+            position: self.position_of(body),
+            home: self.place(self.map.spawns[creature.spawn].home),
             health_permille: body.health * 1_000 / body.max_health.max(1),
             attacker: creature.attacker,
             near: self.nearest(body),
@@ -52,15 +52,14 @@ impl Sim {
     }
 
     fn nearest(&self, body: &Body) -> Vec<Neighbour> {
-        let here = body.position(self.map.id);
+        let here = self.position_of(body);
         let cells = self.cells.around(body.cell as usize, 1);
         let others = cells.flat_map(|cell| self.cells.inside(cell)).map(|&at| &self.bodies.hot[at as usize]);
         let avatars = others.filter(|other| {
             other.kind == Kind::Avatar && other.alive() && other.within(body, PERCEPTION_RANGE)
         });
-        let mut near: Vec<_> = avatars
-            .map(|other| Neighbour { entity: other.id, position: other.position(self.map.id) })
-            .collect();
+        let mut near: Vec<_> =
+            avatars.map(|other| Neighbour { entity: other.id, position: self.position_of(other) }).collect();
         near.sort_unstable_by_key(|other| (other.position.distance_squared(here), other.entity));
         near.truncate(MAX_PERCEIVED);
         near

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use shardkeep_types::{CellId, CharacterId, EntityId, Position, Random};
+use shardkeep_types::{CellId, CharacterId, EntityId, Layer, Point, Position, Random, SpaceId};
 
 use crate::{
     body::{Bodies, Body, EntityDetails},
@@ -78,6 +78,7 @@ pub struct EntityView {
 /// The world of one zone. The arguments of `tick` and the seed determine everything.
 #[derive(Debug, Clone)]
 pub struct Sim {
+    pub(crate) space: SpaceId,
     pub(crate) map: Arc<Map>,
     pub(crate) now: u64,
     /// Number of the tick, `now / TICK_MS`.
@@ -102,9 +103,10 @@ pub struct Sim {
 }
 
 impl Sim {
-    pub fn new(map: Arc<Map>, seed: u64) -> Self {
+    pub fn new(space: SpaceId, map: Arc<Map>, seed: u64) -> Self {
         Self {
-            cells: Cells::new(&map),
+            space,
+            cells: Cells::new(space, &map),
             spawns: vec![Spawn::default(); map.spawns.len()],
             map,
             now: 0,
@@ -123,6 +125,10 @@ impl Sim {
             counts: Counts::default(),
             numbers: 0,
         }
+    }
+
+    pub fn space(&self) -> SpaceId {
+        self.space
     }
 
     pub fn map(&self) -> &Map {
@@ -166,7 +172,7 @@ impl Sim {
     /// The position of an entity, ghosts included.
     pub fn position(&self, entity: EntityId) -> Option<Position> {
         let at = self.bodies.find(entity)?;
-        Some(self.bodies.hot[at].position(self.map.id))
+        Some(self.position_of(&self.bodies.hot[at]))
     }
 
     pub fn owns(&self, cell: CellId) -> bool {
@@ -194,6 +200,15 @@ impl Sim {
         bodies.chain(cells.flat_map(|(cell, _)| cell.ground.iter().map(item_view)))
     }
 
+    /// A point of the map as a place in this space.
+    pub(crate) fn place(&self, at: Point) -> Position {
+        at.in_space(self.space, Layer(0))
+    }
+
+    pub(crate) fn position_of(&self, body: &Body) -> Position {
+        self.place(body.point())
+    }
+
     pub(crate) fn is_border_cell(&self, cell: u32) -> bool {
         self.cells.around(cell as usize, 1).any(|index| !self.cells.all[index].owned)
     }
@@ -208,7 +223,7 @@ impl Sim {
             entity: body.id,
             template: body.template,
             name,
-            position: body.position(self.map.id),
+            position: self.position_of(body),
             velocity: (body.vx, body.vy),
             health: body.health,
             max_health: body.max_health,
@@ -220,7 +235,7 @@ impl Sim {
         OwnState {
             tick: self.tick as u32,
             last_input,
-            position: body.position(self.map.id),
+            position: self.position_of(body),
             velocity: (body.vx as i16, body.vy as i16),
             facing: body.facing,
             health: body.health,
@@ -251,7 +266,7 @@ impl Sim {
         Some(details)
     }
 
-    pub(crate) fn new_body(&self, id: EntityId, kind: Kind, at: Position) -> Body {
+    pub(crate) fn new_body(&self, id: EntityId, kind: Kind, at: Point) -> Body {
         Body {
             id,
             x: at.x_mm,

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::SpaceId;
+
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
@@ -43,25 +45,34 @@ number_id! {
     WorldId(u32)
 }
 
-/// An entity on a map: an avatar, a creature or an item on the ground. The top byte is the kind, so that an avatar
-/// or item has the same id on every zone.
+/// A spawn point: its space, and its number on the map of that space, below 2^28.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpawnId {
+    pub space: SpaceId,
+    pub number: u32,
+}
+
+/// An entity in a space: an avatar, a creature or an item on the ground. The top four bits are the kind. Avatars and items
+/// have the same id in every space; the id of a creature contains its space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EntityId(pub u64);
 
 impl EntityId {
-    const AVATAR: u64 = 1 << 56;
-    const CREATURE: u64 = 2 << 56;
-    const GROUND_ITEM: u64 = 3 << 56;
-    const NUMBER: u64 = (1 << 56) - 1;
+    const AVATAR: u64 = 1 << 60;
+    const CREATURE: u64 = 2 << 60;
+    const GROUND_ITEM: u64 = 3 << 60;
+    const NUMBER: u64 = (1 << 60) - 1;
+    const SPAWN_BITS: u32 = 28;
 
     pub fn avatar(character: CharacterId) -> Self {
         Self(Self::AVATAR | (character.0 & Self::NUMBER))
     }
 
-    /// A creature by its spawn point, which is unique in the world.
-    pub fn creature(spawn: u64) -> Self {
-        Self(Self::CREATURE | (spawn & Self::NUMBER))
+    /// A creature by its spawn point. Only the lowest 28 bits of the number of the spawn point count.
+    pub fn creature(spawn: SpawnId) -> Self {
+        let number = u64::from(spawn.number) & ((1 << Self::SPAWN_BITS) - 1);
+        Self(Self::CREATURE | u64::from(spawn.space.0) << Self::SPAWN_BITS | number)
     }
 
     pub fn ground_item(item: ItemId) -> Self {
@@ -72,8 +83,10 @@ impl EntityId {
         (self.0 & !Self::NUMBER == Self::AVATAR).then_some(CharacterId(self.0 & Self::NUMBER))
     }
 
-    pub fn as_spawn(self) -> Option<u64> {
-        (self.0 & !Self::NUMBER == Self::CREATURE).then_some(self.0 & Self::NUMBER)
+    pub fn as_spawn(self) -> Option<SpawnId> {
+        let number = self.0 & ((1 << Self::SPAWN_BITS) - 1);
+        (self.0 & !Self::NUMBER == Self::CREATURE)
+            .then_some(SpawnId { space: SpaceId((self.0 >> Self::SPAWN_BITS) as u32), number: number as u32 })
     }
 
     pub fn as_item(self) -> Option<ItemId> {
@@ -191,9 +204,11 @@ mod tests {
         let avatar = EntityId::avatar(CharacterId(7));
         assert_eq!(avatar.as_character(), Some(CharacterId(7)));
         assert_eq!(avatar.as_spawn(), None);
-        assert_eq!(EntityId::creature(9).as_spawn(), Some(9));
+        let spawn = |space, number| SpawnId { space: SpaceId(space), number };
+        assert_eq!(EntityId::creature(spawn(u32::MAX, 9)).as_spawn(), Some(spawn(u32::MAX, 9)));
+        assert_ne!(EntityId::creature(spawn(1, 9)), EntityId::creature(spawn(2, 9)));
         assert_eq!(EntityId::ground_item(ItemId(3)).as_item(), Some(ItemId(3)));
-        assert_ne!(EntityId::ground_item(ItemId(3)), EntityId::creature(3));
+        assert_ne!(EntityId::ground_item(ItemId(3)), EntityId::creature(spawn(0, 3)));
     }
 
     #[test]

@@ -16,12 +16,12 @@ mod version;
 
 pub use group::{GroupKey, group_kind};
 pub use id::{
-    AccountId, CharacterId, EntityId, InstanceId, ItemId, ParseIdError, SessionId, TicketId, WorldId,
+    AccountId, CharacterId, EntityId, InstanceId, ItemId, ParseIdError, SessionId, SpawnId, TicketId, WorldId,
 };
 pub use kind::{BackendKind, DaemonKind, UnknownKind};
 pub use lock::FileLock;
 pub use mask_url::mask_url;
-pub use position::{CELL_MM, CellId, CellRect, MapId, Position};
+pub use position::{CELL_MM, CellId, CellRect, Layer, Point, Position, SpaceId};
 pub use random::Random;
 pub use rate_limit::{KeyedLimiter, TokenBucket, evict_expired};
 pub use secret::Secret;

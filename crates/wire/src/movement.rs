@@ -19,18 +19,12 @@ pub mod class {
     pub const OUTER: u8 = 2;
 }
 
-/// Bit of a cell's supersede key that marks the outer ring.
-const OUTER_KEY: u64 = 1 << 48;
-
 /// Header of a `Move` or `Avatar`.
 pub const OWN: Head = Head::State { class: class::OWN, key: 0 };
 
 /// Header of a `Cell` of the near or outer ring; `number` is [`shardkeep_types::CellId::number`].
 pub const fn cell_head(number: u64, outer: bool) -> Head {
-    match outer {
-        false => Head::State { class: class::NEAR, key: number },
-        true => Head::State { class: class::OUTER, key: number | OUTER_KEY },
-    }
+    Head::State { class: if outer { class::OUTER } else { class::NEAR }, key: number }
 }
 
 /// Requested movement of an avatar, valid until the next request.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use shardkeep_names::fold;
 use shardkeep_rpc::{session_id, world::PresenceReport};
-use shardkeep_types::{AccountId, CellId, CharacterId, MapId, SessionId};
+use shardkeep_types::{AccountId, CellId, CharacterId, SessionId, SpaceId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Avatar {
@@ -118,7 +118,7 @@ fn remove_from<K: std::hash::Hash + Eq>(
 
 fn avatar(present: shardkeep_rpc::world::Presence) -> Option<Avatar> {
     let cell = CellId {
-        map: MapId(present.map.try_into().ok()?),
+        space: SpaceId(present.space),
         x: present.cell_x.try_into().ok()?,
         y: present.cell_y.try_into().ok()?,
     };
@@ -145,7 +145,7 @@ pub(crate) mod tests {
             name: format!("Hero{number}"),
             session: vec![number; 16],
             account: number.into(),
-            map: 1,
+            space: 1,
             cell_x: x,
             cell_y: y,
             zone: zone.into(),
@@ -168,7 +168,7 @@ pub(crate) mod tests {
             vec![present(1, 5, 5, "a"), present(2, 6, 6, "b"), present(3, 7, 5, "a"), present(4, 0, 0, "a")];
         avatars.report(report(true, everybody, vec![]));
         let near = |x, y| {
-            let mut near: Vec<SessionId> = avatars.near(CellId { map: MapId(1), x, y }).collect();
+            let mut near: Vec<SessionId> = avatars.near(CellId { space: SpaceId(1), x, y }).collect();
             near.sort();
             near
         };
@@ -187,7 +187,7 @@ pub(crate) mod tests {
         let changes = avatars.report(report(false, vec![present(1, 9, 9, "b")], vec![2]));
         assert_eq!(changes, Changes { entered: vec![], left: vec![session(2)] });
         assert_eq!(avatars.named("hero1").unwrap().zone, "b");
-        assert_eq!(avatars.near(CellId { map: MapId(1), x: 5, y: 5 }).count(), 0);
+        assert_eq!(avatars.near(CellId { space: SpaceId(1), x: 5, y: 5 }).count(), 0);
         let changes = avatars.report(report(true, vec![present(3, 1, 1, "a")], vec![]));
         assert_eq!(changes, Changes { entered: vec![session(3)], left: vec![session(1)] });
         assert_eq!(avatars.len(), 1);

@@ -2,7 +2,7 @@
 //! other.
 
 use prost::{Message, Oneof};
-use shardkeep_types::{CellId, MapId};
+use shardkeep_types::{CellId, SpaceId};
 
 /// One message of a replica.
 #[derive(Clone, PartialEq, Message)]
@@ -43,7 +43,7 @@ pub(crate) struct Line {
     pub(crate) at_ms: u64,
     /// The cell of the speaker.
     #[prost(uint32, tag = "6")]
-    pub(crate) map: u32,
+    pub(crate) space: u32,
     #[prost(uint32, tag = "7")]
     pub(crate) cell_x: u32,
     #[prost(uint32, tag = "8")]
@@ -80,7 +80,7 @@ impl Line {
     /// `None`: the numbers are not a cell.
     pub(crate) fn cell(&self) -> Option<CellId> {
         Some(CellId {
-            map: MapId(self.map.try_into().ok()?),
+            space: SpaceId(self.space),
             x: self.cell_x.try_into().ok()?,
             y: self.cell_y.try_into().ok()?,
         })

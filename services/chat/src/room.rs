@@ -228,7 +228,7 @@ impl Room {
             from_character: speaker.character.0,
             text: request.text.clone(),
             at_ms: now.wall_ms,
-            map: speaker.cell.map.0.into(),
+            space: speaker.cell.space.0,
             cell_x: speaker.cell.x.into(),
             cell_y: speaker.cell.y.into(),
             zone: speaker.zone.clone(),

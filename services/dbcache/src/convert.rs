@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use shardkeep_rpc::{Malformed, common, dbcache as proto, session_id};
 use shardkeep_store::game;
-use shardkeep_types::{AccountId, CellId, CharacterId, Epoch, ItemId, MapId, Position, Term, WorldId};
+use shardkeep_types::{
+    AccountId, CellId, CharacterId, Epoch, ItemId, Position, SpaceId, SpawnId, Term, WorldId,
+};
 
 fn position(field: &'static str, at: Option<common::Position>) -> Result<Position, Malformed> {
     Position::try_from(at.ok_or_else(|| Malformed::missing(field))?)
@@ -21,7 +23,7 @@ fn account(field: &'static str, account: Option<&proto::LedgerAccount>) -> Resul
         Account::Character(id) => game::Holder::Character(CharacterId(*id)),
         Account::Ground(cell) => {
             let number = |value: u32| u16::try_from(value).map_err(|error| Malformed::new(field, error));
-            let cell_id = CellId { map: MapId(number(cell.map)?), x: number(cell.x)?, y: number(cell.y)? };
+            let cell_id = CellId { space: SpaceId(cell.space), x: number(cell.x)?, y: number(cell.y)? };
             game::Holder::Ground(WorldId(cell.world), cell_id)
         }
         Account::Mint(reason) => game::Holder::Mint(reason.clone()),
@@ -128,7 +130,7 @@ pub(crate) fn hard_action(
 ) -> Result<game::HardAction, Malformed> {
     let once = |key: proto::OnceKey| game::OnceKey {
         world: WorldId(key.world),
-        spawn: key.spawn,
+        spawn: SpawnId { space: SpaceId(key.space), number: key.spawn },
         generation: key.generation,
     };
     let reward = |reward: proto::Reward| game::Reward {

@@ -166,7 +166,7 @@ impl SoftQueue {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::{MapId, Position, WorldId};
+    use shardkeep_types::{Position, SpaceId, WorldId};
 
     use super::*;
 
@@ -176,7 +176,7 @@ mod tests {
 
     /// A state whose x names its sequence.
     fn state(character: u64, epoch: u64, sequence: u64) -> SoftState {
-        let position = Position::new(MapId(1), sequence as i32, 0);
+        let position = Position::flat(SpaceId(1), sequence as i32, 0);
         let (character, epoch) = (CharacterId(character), Epoch(epoch));
         SoftState { character, epoch, sequence, position, facing: 0, health: 1 }
     }

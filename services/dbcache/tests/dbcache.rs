@@ -21,7 +21,7 @@ use shardkeep_store::{
     game::{self, Caller, Game, Holder, NoCache},
 };
 use shardkeep_testkit::{FakeCluster, Postgres};
-use shardkeep_types::{CellId, CharacterId, DaemonKind, MapId, WorldId};
+use shardkeep_types::{CellId, CharacterId, DaemonKind, SpaceId, SpawnId, WorldId};
 use tonic::{Code, Status, transport::Channel};
 
 type Client = DbCacheClient<Channel>;
@@ -129,7 +129,7 @@ on_both_engines! {
 }
 
 fn place() -> Position {
-    Position { map: 1, x_mm: 500_000, y_mm: 512_000 }
+    Position { space: 1, x_mm: 500_000, y_mm: 512_000, ..Default::default() }
 }
 
 async fn lead(world: &mut Client, incarnation: u64) -> u64 {
@@ -184,7 +184,7 @@ fn transfer_of(character: &Character) -> TransferRequest {
 
 /// The ground where [`place`] is.
 fn ground() -> LedgerAccount {
-    (WorldId(WORLD), CellId { map: MapId(1), x: 15, y: 16 }).into()
+    (WorldId(WORLD), CellId { space: SpaceId(1), x: 15, y: 16 }).into()
 }
 
 fn held_by(character: &Character) -> LedgerAccount {
@@ -270,7 +270,7 @@ async fn character_survives_transfer_and_restart(place: &TestEnv) {
     assert_eq!((there.owner.as_str(), there.epoch, there.coins), ("east", 2, 50));
     let dropped = commit(&mut east, drop_action(&there, 1)).await.unwrap();
     assert!(dropped.applied && dropped.characters[0].items.is_empty());
-    let cells = CellRect { map: 1, x0: 0, y0: 0, x1: 32, y1: 32 };
+    let cells = CellRect { space: 1, x0: 0, y0: 0, x1: 32, y1: 32 };
     let request = LoadGroundRequest { world: WORLD, cells: Some(cells), after: None };
     assert_eq!(east.load_ground(request).await.unwrap().into_inner().items.len(), 1);
     east.release(ReleaseRequest {
@@ -476,7 +476,7 @@ impl Call {
                 .await
                 .map(drop),
             Self::LoadGround => {
-                let cells = Some(CellRect { map: 1, x0: 0, y0: 0, x1: 32, y1: 32 });
+                let cells = Some(CellRect { space: 1, x0: 0, y0: 0, x1: 32, y1: 32 });
                 let request = LoadGroundRequest { world: WORLD, cells, after: None };
                 client.load_ground(request).await.map(drop)
             }
@@ -544,7 +544,7 @@ async fn certificate_of_another_world_is_refused(place: &TestEnv) {
     }
     // The certificate of world 2 names its own world, but a character of world 1.
     let mut foreign = replica.client(DaemonKind::Zone, "west", 2);
-    let once = Some(OnceKey { world: 2, spawn: 1, generation: 1 });
+    let once = Some(OnceKey { world: 2, space: 1, spawn: 1, generation: 1 });
     let reward = Some(Reward { character: ada.id, epoch: ada.epoch, coins: 1, experience: 1 });
     let loot = HardAction { once, reward, reason: "loot".to_owned(), ..HardAction::default() };
     assert_eq!(refusal(commit(&mut foreign, loot).await), status(Code::PermissionDenied, "forbidden"));
@@ -585,7 +585,7 @@ async fn certificate_of_another_zone_is_refused(place: &TestEnv) {
 
 fn loot(generation: u64, count: u32, reward: Option<Reward>) -> HardAction {
     HardAction {
-        once: Some(OnceKey { world: WORLD, spawn: 1, generation }),
+        once: Some(OnceKey { world: WORLD, space: 1, spawn: 1, generation }),
         mints: vec![MintItem { template: 1, count, to: Some(ground()), at: Some(place()) }],
         reward,
         reason: "loot".to_owned(),
@@ -671,7 +671,7 @@ async fn ground_with_200_000_items_is_loaded_in_pages() {
 
     let replica = place.start("dbcache-1").await;
     let mut west = replica.zone("west");
-    let cells = Some(CellRect { map: 1, x0: 0, y0: 0, x1: 32, y1: 32 });
+    let cells = Some(CellRect { space: 1, x0: 0, y0: 0, x1: 32, y1: 32 });
     let mut request = LoadGroundRequest { world: WORLD, cells, after: None };
     let (mut items, mut spawns) = (Vec::new(), 0);
     loop {
@@ -691,18 +691,22 @@ async fn ground_with_200_000_items_is_loaded_in_pages() {
 
 /// Mints items on the ground, 250 for each of many spawns.
 async fn fill_ground(game: &Game, items: usize) {
-    let cell = CellId { map: MapId(1), x: 15, y: 16 };
+    let cell = CellId { space: SpaceId(1), x: 15, y: 16 };
     let mint = game::MintItem {
         template: 1,
         count: 1,
         to: Holder::Ground(WorldId(WORLD), cell),
         at: Some(place().try_into().unwrap()),
     };
-    let loot = |spawn| game::HardAction {
+    let loot = |number| game::HardAction {
         caller: Caller::Zone { world: WorldId(WORLD), name: "west".to_owned() },
         action: None,
         other_actions: Vec::new(),
-        once: Some(game::OnceKey { world: WorldId(WORLD), spawn, generation: 1 }),
+        once: Some(game::OnceKey {
+            world: WorldId(WORLD),
+            spawn: SpawnId { space: SpaceId(1), number },
+            generation: 1,
+        }),
         fences: Vec::new(),
         items: Vec::new(),
         mints: vec![mint.clone(); 250],
@@ -710,7 +714,7 @@ async fn fill_ground(game: &Game, items: usize) {
         reward: None,
         reason: "loot".to_owned(),
     };
-    let actions: Vec<_> = (1..=items as u64 / 250).map(loot).collect();
+    let actions: Vec<_> = (1..=items as u32 / 250).map(loot).collect();
     for batch in actions.chunks(40) {
         for outcome in game.commit(batch).await.unwrap() {
             assert!(outcome.unwrap().applied);

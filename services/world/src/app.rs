@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use shardkeep_link::{ClientMessage, LinkEvent, MessageKind, ServerMessage, SessionChange};
-use shardkeep_types::{CELL_MM, CharacterId, EntityId, Epoch, InstanceId, SessionId};
+use shardkeep_types::{CELL_MM, CharacterId, EntityId, Epoch, InstanceId, SessionId, SpaceId};
 use shardkeep_wire::{
     opcode,
     payload::{Entered, ErrorCode},
@@ -485,6 +485,7 @@ impl App {
             character_id: character.0,
             entity_id: EntityId::avatar(character).0,
             map: "meadow".to_owned(),
+            space: SpaceId::FIRST.0,
             width_mm: side,
             height_mm: side,
             cell_mm: CELL_MM.unsigned_abs(),

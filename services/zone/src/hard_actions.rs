@@ -128,7 +128,12 @@ pub(crate) fn transaction(
             ..base
         },
         HardChange::Loot { spawn, generation, at, stacks, reward } => HardAction {
-            once: Some(OnceKey { world: world.0, spawn: *spawn, generation: *generation }),
+            once: Some(OnceKey {
+                world: world.0,
+                space: spawn.space.0,
+                spawn: spawn.number,
+                generation: *generation,
+            }),
             mints: stacks.iter().map(|stack| mint_item(stack, ground(*at), *at)).collect(),
             reward: reward.map(|reward| Reward {
                 character: reward.player.0,
@@ -204,7 +209,7 @@ fn failure(error: DatabaseError) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::MapId;
+    use shardkeep_types::{SpaceId, SpawnId};
 
     use super::*;
 
@@ -258,17 +263,18 @@ mod tests {
 
     #[test]
     fn loot_is_minted_once_per_generation() {
-        let at = Position::new(MapId(1), 33_000, 1_000);
+        let at = Position::flat(SpaceId(1), 33_000, 1_000);
         let reward = shardkeep_sim::Reward { player: ANN, epoch: Epoch(3), experience: 5, coins: 2 };
         let stacks = vec![Stack { template: 2, count: 1 }];
-        let change = HardChange::Loot { spawn: 8, generation: 3, at, stacks, reward: Some(reward) };
+        let spawn = SpawnId { space: SpaceId(7), number: 8 };
+        let change = HardChange::Loot { spawn, generation: 3, at, stacks, reward: Some(reward) };
         let action = transaction(WorldId(4), &change, |_| None).unwrap();
         assert!(action.fences.is_empty() && action.coins.is_empty(), "the reward may be a neighbour's");
         assert_eq!(
             action.reward.map(|reward| (reward.epoch, reward.coins, reward.experience)),
             Some((3, 2, 5))
         );
-        assert_eq!(action.once, Some(OnceKey { world: 4, spawn: 8, generation: 3 }));
+        assert_eq!(action.once, Some(OnceKey { world: 4, space: 7, spawn: 8, generation: 3 }));
         assert_eq!(action.mints[0].to, Some((WorldId(4), at.cell()).into()));
         assert_eq!(action.action, None);
     }

@@ -39,7 +39,7 @@ use shardkeep_cluster::Node;
 use shardkeep_daemon::{Daemon, Service, Settings};
 use shardkeep_link::{BackendSpec, LinkHub, Route};
 use shardkeep_sim::{Map, Sim};
-use shardkeep_types::{BackendKind, DaemonKind};
+use shardkeep_types::{BackendKind, DaemonKind, SpaceId};
 use tokio::sync::mpsc;
 use tonic::service::Routes;
 
@@ -78,8 +78,13 @@ impl Service for Zone {
         let service = grpc::ZoneService::new(&node.id().name, map.clone(), commands, daemon.draining());
 
         let seed = if config.seed == 0 { node.id().incarnation } else { config.seed };
-        let shard =
-            shard::Shard::new(config, Sim::new(map, seed), hub.clone(), background_calls, Instant::now());
+        let shard = shard::Shard::new(
+            config,
+            Sim::new(SpaceId::FIRST, map, seed),
+            hub.clone(),
+            background_calls,
+            Instant::now(),
+        );
         node.serve(Routes::new(service.into_server()).add_service(hub.service()));
         streams.start(&daemon);
         tick_loop::run(shard, links, command_receiver, &node.directory(DaemonKind::Zone), &daemon).await;

@@ -93,8 +93,8 @@ impl Shard {
     /// Ends the watches of a forgotten gateway that no other gateway holds.
     fn recount_watchers(&mut self) {
         let map = self.sim.map();
-        let (id, width, height) = (map.id, map.width, map.height);
-        let cells = (0..height).flat_map(|y| (0..width).map(move |x| CellId { map: id, x, y }));
+        let (space, width, height) = (self.sim.space(), map.width, map.height);
+        let cells = (0..height).flat_map(|y| (0..width).map(move |x| CellId { space, x, y }));
         for cell in cells {
             for ring in [Ring::Near, Ring::Outer] {
                 if self.hub.watchers(publish::group(self.world, cell, ring)) == 0 {

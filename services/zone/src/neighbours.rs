@@ -213,7 +213,7 @@ mod tests {
     use std::sync::Arc;
 
     use shardkeep_sim::{GhostState, Kind};
-    use shardkeep_types::{DaemonKind, MapId, Position};
+    use shardkeep_types::{DaemonKind, Position, SpaceId};
 
     use super::*;
 
@@ -222,7 +222,7 @@ mod tests {
             entity: EntityId(1 << 56 | entity),
             template: 0,
             name: Arc::from("Ann"),
-            position: Position::new(MapId(1), 0, 0),
+            position: Position::flat(SpaceId(1), 0, 0),
             velocity: (vx, 0),
             health: 100,
             max_health: 100,

@@ -68,7 +68,7 @@ impl TryFrom<world::Partition> for Table {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::{DaemonKind, MapId};
+    use shardkeep_types::{DaemonKind, SpaceId};
 
     use super::*;
 
@@ -77,7 +77,7 @@ mod tests {
     }
 
     fn table(term: u64, epoch: u64) -> Table {
-        let cells = CellRect { map: MapId(1), x0: 0, y0: 0, x1: 2, y1: 1 };
+        let cells = CellRect { space: SpaceId(1), x0: 0, y0: 0, x1: 2, y1: 1 };
         let sector =
             Sector { cells, zone: "zone-1".into(), incarnation: 5, epoch: 3, grpc_address: String::new() };
         Table { term: Term(term), epoch, sectors: vec![sector] }
@@ -95,6 +95,6 @@ mod tests {
         assert_eq!(table(1, 1).of(&me(5)).count(), 1);
         assert_eq!(table(1, 1).of(&me(6)).count(), 0);
         let epochs = table(2, 1).cell_epochs(&me(5));
-        assert_eq!(epochs[&CellId { map: MapId(1), x: 1, y: 0 }], Epoch(2 << 32 | 3));
+        assert_eq!(epochs[&CellId { space: SpaceId(1), x: 1, y: 0 }], Epoch(2 << 32 | 3));
     }
 }

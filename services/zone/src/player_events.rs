@@ -6,7 +6,7 @@ use shardkeep_sim::{
     HardChange, Item, Outcome, Possessions, Stack, TradeContribution,
     template::{CreatureTemplate, item},
 };
-use shardkeep_types::{CharacterId, EntityId, ItemId, Position};
+use shardkeep_types::{CharacterId, EntityId, ItemId, Position, SpawnId};
 
 use crate::shard::Shard;
 
@@ -41,14 +41,14 @@ impl Shard {
                 let (at, ground) = (self.place(*player), from.to_string());
                 let (account, name) = (self.account(*player), self.character_name(*player));
                 let (character, world) = (player.0, self.world.0);
-                let (map, x_mm, y_mm) = (at.map.0, at.x_mm, at.y_mm);
+                let (map, x_mm, y_mm) = (at.space.0, at.x_mm, at.y_mm);
                 event!("pick_up", account, character, world, name, items, ground, map, x_mm, y_mm);
             }
             HardChange::Drop { player, item: Item { id, template, count }, at, .. } => {
                 let items = describe(Stack { template: *template, count: *count }, *id);
                 let (account, name) = (self.account(*player), self.character_name(*player));
                 let (character, world) = (player.0, self.world.0);
-                let (map, x_mm, y_mm) = (at.map.0, at.x_mm, at.y_mm);
+                let (map, x_mm, y_mm) = (at.space.0, at.x_mm, at.y_mm);
                 event!("drop", account, character, world, name, items, map, x_mm, y_mm);
             }
             HardChange::Trade { sides: [a, b] } => {
@@ -61,7 +61,7 @@ impl Shard {
                 if *applied || !minted.is_empty() =>
             {
                 let items = stacks.iter().zip(minted).map(|(stack, id)| describe(*stack, *id));
-                let (map, x_mm, y_mm) = (at.map.0, at.x_mm, at.y_mm);
+                let (map, x_mm, y_mm) = (at.space.0, at.x_mm, at.y_mm);
                 event!(
                     "kill",
                     character = reward.player.0,
@@ -86,7 +86,7 @@ impl Shard {
             (None, Some(character)) => self.character_name(character),
             (None, None) => String::new(),
         };
-        let (map, x_mm, y_mm) = (at.map.0, at.x_mm, at.y_mm);
+        let (map, x_mm, y_mm) = (at.space.0, at.x_mm, at.y_mm);
         let (account, name) = (self.account(character), self.character_name(character));
         let (character, world) = (character.0, self.world.0);
         event!("death", account, character, world, name, killer, map, x_mm, y_mm);
@@ -107,7 +107,7 @@ impl Shard {
             gave_coins = own.coins,
             got,
             got_coins = partner.coins,
-            map = at.map.0,
+            map = at.space.0,
             x_mm = at.x_mm,
             y_mm = at.y_mm,
         );
@@ -127,8 +127,8 @@ impl Shard {
         own.or_else(|| Some(self.sim.avatar_name(character)?.to_string())).unwrap_or_default()
     }
 
-    fn creature_name(&self, spawn: u64) -> &'static str {
-        let point = self.sim.map().spawns.iter().find(|point| point.id == spawn);
+    fn creature_name(&self, spawn: SpawnId) -> &'static str {
+        let point = self.sim.map().spawns.iter().find(|point| point.number == spawn.number);
         point
             .and_then(|point| CreatureTemplate::get(point.template))
             .map_or("creature", |template| template.name)

@@ -85,7 +85,7 @@ fn present(character: CharacterId, me: &InstanceId, players: &Players, sim: &Sim
         name: player.name.to_string(),
         session: player.session.as_bytes().to_vec(),
         account: player.account.0,
-        map: cell.map.0.into(),
+        space: cell.space.0,
         cell_x: cell.x.into(),
         cell_y: cell.y.into(),
         zone: me.name.clone(),

@@ -25,7 +25,7 @@ pub(crate) fn cell_of(group: GroupKey, world: WorldId) -> Option<(CellId, Ring)>
         group_kind::OUTER_CELL => Ring::Outer,
         _ => return None,
     };
-    (group.space() == u64::from(world.0)).then(|| (CellId::from_number(group.number()), ring))
+    (group.namespace() == u64::from(world.0)).then(|| (CellId::from_number(group.number()), ring))
 }
 
 /// The groups that an avatar sees: near cells at the full rate, the cells around them at a slower rate.
@@ -78,11 +78,11 @@ fn entry(entry: &shardkeep_sim::Entry) -> Entry<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use shardkeep_types::{EntityId, MapId};
+    use shardkeep_types::{EntityId, SpaceId};
 
     use super::*;
 
-    const CELL: CellId = CellId { map: MapId(1), x: 3, y: 4 };
+    const CELL: CellId = CellId { space: SpaceId(1), x: 3, y: 4 };
 
     #[test]
     fn group_maps_to_cell_of_same_world_only() {

@@ -20,7 +20,7 @@ use shardkeep_rpc::{
     },
 };
 use shardkeep_testkit::Postgres;
-use shardkeep_types::{CellId, CharacterId, DaemonKind, MapId, WorldId};
+use shardkeep_types::{CellId, CharacterId, DaemonKind, SpaceId, WorldId};
 use sqlx::{
     PgPool,
     postgres::PgPoolOptions,
@@ -38,7 +38,7 @@ const CLIENTS: u64 = 32;
 const DURATION: Duration = Duration::from_secs(3);
 const WORLD: u32 = 1;
 const ZONE: &str = "west";
-const AT: Position = Position { map: 1, x_mm: 500_000, y_mm: 512_000 };
+const AT: Position = Position { space: 1, layer: 0, x_mm: 500_000, y_mm: 512_000, z_mm: 0 };
 /// The cell of [`AT`], as the tables name it.
 const GROUND: &str = "g:1:1:15:16";
 
@@ -200,7 +200,7 @@ async fn enter(mut world: Client) -> Result<Vec<Character>> {
 /// Odd rounds drop the item, even ones pick it up.
 fn move_action(character: &Character, round: u64) -> HardAction {
     let holder = LedgerAccount::from(CharacterId(character.id));
-    let ground = LedgerAccount::from((WorldId(WORLD), CellId { map: MapId(1), x: 15, y: 16 }));
+    let ground = LedgerAccount::from((WorldId(WORLD), CellId { space: SpaceId(1), x: 15, y: 16 }));
     let ((from, to, at), reason) = if round % 2 == 1 {
         ((Some(holder), Some(ground), Some(AT)), "drop")
     } else {

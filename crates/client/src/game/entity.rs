@@ -48,7 +48,7 @@ pub struct Entity {
 
 impl Entity {
     pub(super) fn new(id: EntityId, cell: CellId, updated_at: Instant) -> Self {
-        let kind = match id.0 >> 56 {
+        let kind = match id.0 >> 60 {
             1 => EntityKind::Avatar,
             2 => EntityKind::Creature,
             _ => EntityKind::GroundItem,
@@ -84,7 +84,8 @@ impl Entity {
         self.cell = cell;
         if let Some([x, y]) = entry.offset {
             let corner = corner(cell);
-            self.position = Position::new(cell.map, corner.x_mm + i32::from(x), corner.y_mm + i32::from(y));
+            self.position =
+                Position::flat(cell.space, corner.x_mm + i32::from(x), corner.y_mm + i32::from(y));
         }
         self.velocity = entry.velocity.unwrap_or(self.velocity);
         self.facing = entry.facing.unwrap_or(self.facing);
@@ -96,23 +97,23 @@ impl Entity {
         let elapsed = now.saturating_duration_since(self.updated_at).min(MAX_EXTRAPOLATION);
         let moved = |v: i16| (f64::from(v) * elapsed.as_secs_f64()) as i32;
         let [x, y] = self.velocity;
-        Position::new(self.position.map, self.position.x_mm + moved(x), self.position.y_mm + moved(y))
+        Position::flat(self.position.space, self.position.x_mm + moved(x), self.position.y_mm + moved(y))
     }
 }
 
 fn corner(cell: CellId) -> Position {
-    Position::new(cell.map, i32::from(cell.x) * CELL_MM, i32::from(cell.y) * CELL_MM)
+    Position::flat(cell.space, i32::from(cell.x) * CELL_MM, i32::from(cell.y) * CELL_MM)
 }
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::{CharacterId, MapId};
+    use shardkeep_types::{CharacterId, SpaceId};
 
     use super::*;
 
     #[test]
     fn entity_position_is_extrapolated_from_velocity() {
-        let (cell, start) = (CellId { map: MapId(1), x: 2, y: 0 }, Instant::now());
+        let (cell, start) = (CellId { space: SpaceId(1), x: 2, y: 0 }, Instant::now());
         let id = EntityId::avatar(CharacterId(7));
         let mut entity = Entity::new(id, cell, start);
         let entry = Entry { offset: Some([100, 200]), velocity: Some([1_000, -200]), ..Entry::new(id) };

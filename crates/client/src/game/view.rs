@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use shardkeep_types::{CellId, EntityId, MapId, Position};
+use shardkeep_types::{CellId, EntityId, Position, SpaceId};
 use shardkeep_wire::{
     Head, Message,
     movement::{Avatar, Cell, Entry, Form, MovementError, RemovalReason},
@@ -33,7 +33,7 @@ pub struct View {
     pub trades: BTreeMap<u64, Trade>,
     pub cells: HashMap<CellId, CellView>,
     pub entities: HashMap<EntityId, Entity>,
-    map: MapId,
+    space: SpaceId,
 }
 
 impl View {
@@ -44,7 +44,7 @@ impl View {
 
     /// Position of the player's avatar.
     pub fn position(&self) -> Option<Position> {
-        self.avatar.map(|avatar| Position::new(self.map, avatar.position[0], avatar.position[1]))
+        self.avatar.map(|avatar| Position::flat(self.space, avatar.position[0], avatar.position[1]))
     }
 
     pub fn entity(&self, id: EntityId) -> Option<&Entity> {
@@ -107,7 +107,7 @@ impl View {
     pub(super) fn apply_cell(&mut self, message: &Message, now: Instant) -> Result<(), MovementError> {
         let cell = Cell::decode(&message.payload)?;
         let Head::State { class, .. } = message.head else { return Ok(()) };
-        self.map = cell.cell.map;
+        self.space = cell.cell.space;
         let before = match cell.form {
             // An entity that the keyframe names again keeps its name. The others are removed after it has been read.
             Form::Keyframe => self.cells.insert(cell.cell, CellView::new(cell.tick, class)),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     fn at(x: u16) -> CellId {
-        CellId { map: MapId(1), x, y: 5 }
+        CellId { space: SpaceId(1), x, y: 5 }
     }
 
     fn message(form: Form, cell: CellId, entries: &[Entry<'_>]) -> Message {

@@ -5,7 +5,7 @@ use shardkeep_client::{
     Config,
     game::{GameEvent, GameEvents, Player, View},
 };
-use shardkeep_types::{CellId, CharacterId, EntityId, ItemId, MapId};
+use shardkeep_types::{CellId, CharacterId, EntityId, ItemId, SpaceId};
 use shardkeep_wire::{
     Message,
     movement::{self, Appearance, Avatar, EntityKind, Entry, Form, Move, cell_head, encode_cell},
@@ -19,7 +19,7 @@ use super::{
     with_timeout,
 };
 
-const CELL: CellId = CellId { map: MapId(1), x: 15, y: 16 };
+const CELL: CellId = CellId { space: SpaceId(1), x: 15, y: 16 };
 const ITEM: ItemId = ItemId(9);
 
 fn keyframe() -> Message {
@@ -52,7 +52,7 @@ async fn entered() -> (Gateway, Player, GameEvents) {
     let serving = async {
         let enter = gateway.expect(opcode::ENTER).await;
         let entity_id = EntityId::avatar(CharacterId(1)).0;
-        gateway.send(reply(&enter, &Entered { character_id: 1, entity_id, ..Entered::default() }));
+        gateway.send(reply(&enter, &Entered { character_id: 1, entity_id, space: 1, ..Entered::default() }));
         let ask = gateway.expect(opcode::GET_INVENTORY).await;
         gateway.send(reply(&ask, &Inventory { last_action: 41, ..Inventory::default() }));
     };

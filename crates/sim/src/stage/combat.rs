@@ -1,6 +1,6 @@
 //! Stage 4: resolves attacks, deaths and respawns. Effects cross borders as idempotent messages.
 
-use shardkeep_types::{CharacterId, EntityId, Epoch, Position};
+use shardkeep_types::{CharacterId, EntityId, Epoch};
 
 use crate::{
     Event, Sim,
@@ -96,9 +96,9 @@ fn die(sim: &mut Sim, spawn: usize, body: &Body, by: Attacker) {
     let reward = by.id.as_character().map(rewarded);
     let generation = sim.spawns[spawn].generation;
     let change = HardChange::Loot {
-        spawn: sim.map.spawns[spawn].id,
+        spawn: sim.spawn_id(spawn),
         generation,
-        at: body.position(sim.map.id),
+        at: sim.position_of(body),
         stacks,
         reward,
     };
@@ -137,7 +137,7 @@ fn resolve_creature_attacks(sim: &mut Sim) {
 
 /// Returns whether the avatar died.
 fn hurt_avatar(sim: &mut Sim, character: CharacterId, damage: u32, by: EntityId) -> bool {
-    let (now, map) = (sim.now, sim.map.id);
+    let now = sim.now;
     let Some((body, avatar)) = sim.bodies.avatar_mut(character) else { return false };
     if body.frozen || !body.alive() {
         return false;
@@ -150,10 +150,11 @@ fn hurt_avatar(sim: &mut Sim, character: CharacterId, damage: u32, by: EntityId)
         avatar.respawns_at = Some(now + AVATAR_RESPAWN_MS);
     }
     let (health, max_health) = (body.health, body.max_health);
-    let position = Position::new(map, body.x, body.y);
+    let at = body.point();
     sim.events.push(Event::Vitals { character, health, max_health, died });
     if died {
         sim.counts.deaths += 1;
+        let position = sim.place(at);
         sim.events.push(Event::Died { character, killer: by, position });
         sim.cancel_trade_of(character);
     }

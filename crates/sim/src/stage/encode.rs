@@ -222,12 +222,12 @@ fn publish_own_states(sim: &mut Sim) {
 mod tests {
     use super::*;
     use crate::event::RemovalReason;
-    use shardkeep_types::MapId;
+    use shardkeep_types::{Point, SpaceId};
 
     #[test]
     fn health_byte_is_zero_only_for_the_dead() {
-        let sim = Sim::new(Arc::new(crate::Map::meadow()), 1);
-        let mut body = sim.new_body(EntityId(1), Kind::Creature, Position::new(MapId(1), 5, 5));
+        let sim = Sim::new(SpaceId::FIRST, Arc::new(crate::Map::meadow()), 1);
+        let mut body = sim.new_body(EntityId(1), Kind::Creature, Point::flat(5, 5));
         (body.health, body.max_health) = (1, 10_000);
         assert_eq!(health(&body), 1);
         body.health = 0;

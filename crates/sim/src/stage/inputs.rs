@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Position};
+use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Point, Position};
 
 use crate::{
     Event, Sim,
@@ -43,8 +43,10 @@ fn apply(sim: &mut Sim, input: Input) {
             }
         }
         Input::Teleport { character, to } => {
-            let to = sim.map.nearest_walkable(to);
-            sim.teleport(character, to);
+            if to.space == sim.space {
+                let to = sim.map.nearest_walkable(to.point());
+                sim.teleport(character, to);
+            }
         }
         Input::Move { character, sequence, velocity, facing } => {
             desired_velocity(sim, character, sequence, velocity, facing);
@@ -90,9 +92,9 @@ fn set_owned_cells(sim: &mut Sim, rects: &[CellRect]) {
         }
     }
     for spawn in 0..sim.spawns.len() {
-        let point = sim.map.spawns[spawn];
-        let entity = EntityId::creature(point.id);
-        if !sim.owns(point.home.cell()) {
+        let home = sim.map.spawns[spawn].home;
+        let entity = EntityId::creature(sim.spawn_id(spawn));
+        if !sim.owns(sim.place(home).cell()) {
             sim.spawns[spawn] = crate::sim::Spawn::default();
             if !is_ghost(sim, entity) {
                 sim.bodies.remove(entity);
@@ -101,7 +103,7 @@ fn set_owned_cells(sim: &mut Sim, rects: &[CellRect]) {
             sim.bodies.find(entity).filter(|&at| !sim.cells.owned(sim.bodies.hot[at].cell))
         {
             let body = &mut sim.bodies.hot[at];
-            (body.x, body.y) = (point.home.x_mm, point.home.y_mm);
+            (body.x, body.y) = (home.x_mm, home.y_mm);
             let home = sim.cells.at(body.x, body.y);
             sim.cells.enter(body, home);
         }
@@ -109,7 +111,7 @@ fn set_owned_cells(sim: &mut Sim, rects: &[CellRect]) {
 }
 
 /// The ground of owned cells is loaded: items appear, and creatures may appear.
-fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)], generations: &BTreeMap<u64, u64>) {
+fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)], generations: &BTreeMap<u32, u64>) {
     for cell in cells.cells() {
         if let Some(cell) = sim.cells.get_mut(cell).filter(|cell| cell.owned) {
             cell.ready = true;
@@ -122,9 +124,10 @@ fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)], generation
     }
     for spawn in 0..sim.spawns.len() {
         let point = sim.map.spawns[spawn];
-        let here = cells.contains(point.home.cell()) && sim.owns(point.home.cell());
+        let home = sim.place(point.home).cell();
+        let here = cells.contains(home) && sim.owns(home);
         if here && sim.spawns[spawn].generation == 0 {
-            sim.spawns[spawn].generation = generations.get(&point.id).map_or(1, |minted| minted + 1);
+            sim.spawns[spawn].generation = generations.get(&point.number).map_or(1, |minted| minted + 1);
             sim.spawn_creature(spawn);
         }
     }
@@ -140,7 +143,11 @@ fn watch(sim: &mut Sim, cell: CellId, ring: Ring, on: bool) {
 
 fn enter(sim: &mut Sim, entering: EnteringAvatar) {
     let died = entering.health == 0;
-    let at = if died { sim.map.start } else { sim.map.nearest_walkable(entering.position) };
+    let at = if died || entering.position.space != sim.space {
+        sim.map.start
+    } else {
+        sim.map.nearest_walkable(entering.position.point())
+    };
     let id = EntityId::avatar(entering.character);
     sim.end_interactions(entering.character);
     let body = Body {
@@ -219,8 +226,8 @@ fn ghost(sim: &mut Sim, state: GhostState) {
     }
     let kind = if state.entity.as_character().is_some() { Kind::Avatar } else { Kind::Creature };
     let Some(at) = sim.bodies.find(state.entity) else {
-        if sim.map.contains(state.position.cell()) {
-            let mut body = sim.new_body(state.entity, kind, state.position);
+        if state.position.space == sim.space && sim.map.contains(state.position.cell()) {
+            let mut body = sim.new_body(state.entity, kind, state.position.point());
             body.template = state.template;
             (body.vx, body.vy) = state.velocity;
             (body.health, body.max_health) = (state.health, state.max_health.max(1));
@@ -276,7 +283,7 @@ impl Sim {
     }
 
     /// Moves the avatar to another position at once.
-    pub(crate) fn teleport(&mut self, character: CharacterId, to: Position) {
+    pub(crate) fn teleport(&mut self, character: CharacterId, to: Point) {
         let cell = self.cells.at(to.x_mm, to.y_mm);
         let Some((body, avatar)) = self.bodies.avatar_mut(character) else { return };
         avatar.desired_velocity = (0, 0);
@@ -289,6 +296,6 @@ impl Sim {
         if let Some(at) = at {
             self.cells.enter(&mut self.bodies.hot[at], cell);
         }
-        self.events.push(Event::Placed { character, position: to });
+        self.events.push(Event::Placed { character, position: self.place(to) });
     }
 }

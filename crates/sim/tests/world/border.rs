@@ -5,7 +5,7 @@ use super::*;
 
 /// Two cells. The simulation owns the left one; the border is at x = 32 m.
 fn half() -> World {
-    World::on(Map::open(MAP, "test", 2, 1, at(16_000, 16_000)), rect(0, 0, 1, 1))
+    World::on(Map::open("test", 2, 1, Point::flat(16_000, 16_000)), rect(0, 0, 1, 1))
 }
 
 fn outside(events: &[Event]) -> Option<CellId> {
@@ -28,7 +28,7 @@ fn avatar_outside_zone_is_reported_and_still_simulated() {
     events.extend(world.ticks(10));
     assert_eq!(outside(&events), None);
     events = world.ticks(10);
-    assert_eq!(outside(&events), Some(CellId { map: MAP, x: 1, y: 0 }));
+    assert_eq!(outside(&events), Some(CellId { space: SPACE, x: 1, y: 0 }));
     let (x, _) = world.position(ANN);
     world.ticks(5);
     assert_eq!(world.position(ANN).0, x + 500);
@@ -63,7 +63,7 @@ fn frozen_avatar_stands_still_and_resumes_in_place() {
 #[test]
 fn entering_avatar_replaces_ghost_without_gone_entry() {
     let mut world = half();
-    let cell = CellId { map: MAP, x: 0, y: 0 };
+    let cell = CellId { space: SPACE, x: 0, y: 0 };
     world.tick([Input::Watch { cell, ring: shardkeep_sim::Ring::Near, on: true }]);
     let entity = EntityId::avatar(ANN);
     world.tick([Input::Ghost(ghost(entity, at(30_000, 5_000), 10))]);
@@ -81,7 +81,7 @@ fn entering_avatar_replaces_ghost_without_gone_entry() {
 #[test]
 fn ghost_without_updates_expires() {
     let mut world = half();
-    let rabbit = EntityId::creature(77);
+    let rabbit = creature(77);
     world.tick([Input::Ghost(ghost(rabbit, at(40_000, 5_000), 10))]);
     assert!(world.sim.position(rabbit).is_some());
     world.ticks(100);
@@ -92,7 +92,7 @@ fn ghost_without_updates_expires() {
 fn attack_across_border_is_answered_by_target_zone() {
     let mut world = half();
     world.enter(ANN, at(31_000, 5_000));
-    let rabbit = EntityId::creature(77);
+    let rabbit = creature(77);
     world.tick([Input::Ghost(ghost(rabbit, at(33_000, 5_000), 20))]);
     let events = world.act(ANN, Act::Attack { target: rabbit });
     assert_eq!(replies(&events), []);
@@ -116,7 +116,7 @@ fn effect(event: &Event) -> Option<Effect> {
 fn repeated_effect_is_applied_once() {
     let mut world = half();
     world.enter(ANN, at(31_000, 5_000));
-    let wolf = EntityId::creature(77);
+    let wolf = creature(77);
     world.tick([Input::Ghost(ghost(wolf, at(33_000, 5_000), 20))]);
     let effect =
         Effect { actor: wolf, actor_epoch: Epoch(0), number: 1, target: EntityId::avatar(ANN), damage: 9 };
@@ -133,7 +133,7 @@ fn repeated_effect_is_applied_once() {
 fn unanswered_effect_times_out_as_unavailable() {
     let mut world = half();
     world.enter(ANN, at(31_000, 5_000));
-    let rabbit = EntityId::creature(77);
+    let rabbit = creature(77);
     world.tick([Input::Ghost(ghost(rabbit, at(33_000, 5_000), 20))]);
     world.act(ANN, Act::Attack { target: rabbit });
     assert_eq!(replies(&world.ticks(70)), [(ANN, Err(Refusal::Unavailable))]);
@@ -148,7 +148,7 @@ fn remote_item_pick_up_commits_and_notifies_owner() {
     assert_eq!(replies(&world.act(ANN, pick_up())), [], "the neighbour may be about to tell");
     let events = world.tick([Input::Ghost(ghost(item, at(32_500, 5_000), 0))]);
     let [(number, HardChange::PickUp { from, .. })] = commits(&events)[..] else { panic!("{events:?}") };
-    assert_eq!(from, CellId { map: MAP, x: 1, y: 0 });
+    assert_eq!(from, CellId { space: SPACE, x: 1, y: 0 });
     let events = world.committed(number, vec![]);
     assert!(events.contains(&Event::ItemTaken { item, cell: from }));
 
@@ -171,14 +171,13 @@ fn ground_items_near_border_are_sent_to_neighbour() {
 
 #[test]
 fn remote_killer_is_rewarded_by_zone_of_the_creature() {
-    let mut map = Map::open(MAP, "test", 2, 1, at(16_000, 16_000));
-    let home = at(31_000, 5_000);
-    map.spawns.push(shardkeep_sim::SpawnPoint { id: 9, template: 1, home });
+    let mut map = Map::open("test", 2, 1, Point::flat(16_000, 16_000));
+    let home = Point::flat(31_000, 5_000);
+    map.spawns.push(shardkeep_sim::SpawnPoint { number: 9, template: 1, home });
     let mut world = World::on(map, rect(0, 0, 1, 1));
     let hunter = EntityId::avatar(ANN);
     world.tick([Input::Ghost(ghost(hunter, at(33_000, 5_000), 100))]);
-    let attack =
-        Effect { actor: hunter, actor_epoch: Epoch(7), number: 1, target: EntityId::creature(9), damage: 50 };
+    let attack = Effect { actor: hunter, actor_epoch: Epoch(7), number: 1, target: creature(9), damage: 50 };
     let events = world.tick([Input::Effect(attack)]);
     let [(_, HardChange::Loot { reward: Some(reward), .. })] = &commits(&events)[..] else {
         panic!("{events:?}")
@@ -199,7 +198,7 @@ fn pick_up_of_unknown_remote_item_times_out() {
 fn freeze_answers_pending_requests_as_unavailable() {
     let mut world = half();
     world.enter(ANN, at(31_000, 5_000));
-    let rabbit = EntityId::creature(77);
+    let rabbit = creature(77);
     world.tick([Input::Ghost(ghost(rabbit, at(33_000, 5_000), 20))]);
     world.act(ANN, Act::Attack { target: rabbit });
     let item = EntityId::ground_item(ItemId(5));

@@ -7,7 +7,7 @@ use shardkeep_types::CellId;
 use super::*;
 
 fn cell(x: u16, y: u16) -> CellId {
-    CellId { map: MAP, x, y }
+    CellId { space: SPACE, x, y }
 }
 
 fn watch(x: u16, y: u16, ring: Ring) -> Input {
@@ -114,7 +114,7 @@ fn crowded_cell_spreads_entries_over_ticks() {
 
 #[test]
 fn foreign_cell_is_silent_and_gained_cell_sends_keyframe() {
-    let mut world = World::on(Map::open(MAP, "test", 2, 1, at(1_000, 1_000)), rect(0, 0, 1, 1));
+    let mut world = World::on(Map::open("test", 2, 1, Point::flat(1_000, 1_000)), rect(0, 0, 1, 1));
     world.enter(ANN, at(31_990, 10_000));
     world.tick([watch(1, 0, Ring::Near)]);
     assert_eq!(updates(world.walk(ANN, 1, (2_000, 0))), []);

@@ -4,9 +4,9 @@ use super::*;
 
 /// One creature at (20 m, 10 m) on empty ground.
 fn with(template: u16) -> (World, EntityId) {
-    let mut map = Map::open(MAP, "test", 4, 4, at(16_000, 16_000));
-    map.spawns.push(SpawnPoint { id: 9, template, home: at(20_000, 10_000) });
-    (World::on(map, rect(0, 0, 4, 4)), EntityId::creature(9))
+    let mut map = Map::open("test", 4, 4, Point::flat(16_000, 16_000));
+    map.spawns.push(SpawnPoint { number: 9, template, home: Point::flat(20_000, 10_000) });
+    (World::on(map, rect(0, 0, 4, 4)), creature(9))
 }
 
 fn attack(world: &mut World, target: EntityId) -> Result<Reply, Refusal> {
@@ -31,7 +31,7 @@ fn attack_checks_reach_cooldown_and_target() {
     let (mut world, rabbit) = with(template::RABBIT);
     world.enter(ANN, at(10_000, 10_000));
     assert_eq!(attack(&mut world, rabbit), Err(Refusal::Refused("out of reach")));
-    assert_eq!(attack(&mut world, EntityId::creature(1)), Err(Refusal::NotFound));
+    assert_eq!(attack(&mut world, creature(1)), Err(Refusal::NotFound));
     world.tick([Input::Teleport { character: ANN, to: at(19_000, 10_000) }]);
     assert!(matches!(attack(&mut world, rabbit), Ok(Reply::Attack { killed: false, .. })));
     assert_eq!(attack(&mut world, rabbit), Err(Refusal::Refused("the attack is on cooldown")));
@@ -43,7 +43,8 @@ fn loot_is_committed_once_per_generation() {
     let (mut world, rabbit) = with(template::RABBIT);
     world.enter(ANN, at(19_000, 10_000));
     let (_, HardChange::Loot { generation, spawn, reward, .. }) = kill(&mut world, rabbit) else { panic!() };
-    assert_eq!((spawn, generation, reward.unwrap().player), (9, 1, ANN));
+    let rabbit_spawn = rabbit.as_spawn().unwrap();
+    assert_eq!((spawn, generation, reward.unwrap().player), (rabbit_spawn, 1, ANN));
     assert_eq!(attack(&mut world, rabbit), Err(Refusal::NotFound), "it is dead");
     let risen = world.ticks(420);
     assert_eq!(commits(&risen), []);
@@ -53,12 +54,12 @@ fn loot_is_committed_once_per_generation() {
 
 #[test]
 fn spawn_generation_continues_from_database() {
-    let mut map = Map::open(MAP, "test", 1, 1, at(16_000, 16_000));
-    map.spawns.push(SpawnPoint { id: 9, template: template::RABBIT, home: at(20_000, 10_000) });
-    let mut world = World { sim: Sim::new(Arc::new(map), 1), now: 1_000_000, requests: 0 };
+    let mut map = Map::open("test", 1, 1, Point::flat(16_000, 16_000));
+    map.spawns.push(SpawnPoint { number: 9, template: template::RABBIT, home: Point::flat(20_000, 10_000) });
+    let mut world = World { sim: Sim::new(SPACE, Arc::new(map), 1), now: 1_000_000, requests: 0 };
     world.tick([Input::Sectors(vec![rect(0, 0, 1, 1)])]);
     world.enter(ANN, at(19_000, 10_000));
-    let rabbit = EntityId::creature(9);
+    let rabbit = creature(9);
     assert_eq!(attack(&mut world, rabbit), Err(Refusal::NotFound), "its past is not known yet");
     let generations = BTreeMap::from([(9, 41)]);
     world.tick([Input::Ground { cells: rect(0, 0, 1, 1), items: vec![], generations }]);

@@ -15,9 +15,9 @@ use shardkeep_sim::{
     Act, ActionKey, EnteringAvatar, Event, HardChange, Input, Item, Map, Outcome, Possessions, Refusal,
     Reply, Requester, Sim, rules::TICK_MS,
 };
-use shardkeep_types::{CellRect, CharacterId, EntityId, Epoch, ItemId, MapId, Position};
+use shardkeep_types::{CellRect, CharacterId, EntityId, Epoch, ItemId, Point, Position, SpaceId, SpawnId};
 
-const MAP: MapId = MapId(1);
+const SPACE: SpaceId = SpaceId(1);
 const ANN: CharacterId = CharacterId(1);
 const BOB: CharacterId = CharacterId(2);
 
@@ -28,12 +28,16 @@ struct World {
     requests: u64,
 }
 
+fn creature(number: u32) -> EntityId {
+    EntityId::creature(SpawnId { space: SPACE, number })
+}
+
 fn at(x_mm: i32, y_mm: i32) -> Position {
-    Position::new(MAP, x_mm, y_mm)
+    Position::flat(SPACE, x_mm, y_mm)
 }
 
 fn rect(x0: u16, y0: u16, x1: u16, y1: u16) -> CellRect {
-    CellRect { map: MAP, x0, y0, x1, y1 }
+    CellRect { space: SPACE, x0, y0, x1, y1 }
 }
 
 fn item(id: u64) -> Item {
@@ -62,11 +66,11 @@ fn entering(character: CharacterId, position: Position) -> EnteringAvatar {
 impl World {
     /// Four by four owned cells of open ground without entities.
     fn open() -> Self {
-        Self::on(Map::open(MAP, "test", 4, 4, at(16_000, 16_000)), rect(0, 0, 4, 4))
+        Self::on(Map::open("test", 4, 4, Point::flat(16_000, 16_000)), rect(0, 0, 4, 4))
     }
 
     fn on(map: Map, owned: CellRect) -> Self {
-        let mut world = Self { sim: Sim::new(Arc::new(map), 7), now: 1_000_000, requests: 0 };
+        let mut world = Self { sim: Sim::new(SPACE, Arc::new(map), 7), now: 1_000_000, requests: 0 };
         world.tick([Input::Sectors(vec![owned]), ground(owned)]);
         world
     }

@@ -34,7 +34,7 @@ fn move_with_old_sequence_is_ignored() {
 
 #[test]
 fn avatar_slides_along_wall() {
-    let mut map = Map::open(MAP, "test", 4, 4, at(16_000, 16_000));
+    let mut map = Map::open("test", 4, 4, Point::flat(16_000, 16_000));
     (0..64).for_each(|y| map.grid.block(6, y)); // x from 12 m to 14 m
     let mut world = World::on(map, rect(0, 0, 4, 4));
     world.enter(ANN, at(10_000, 10_000));
@@ -74,7 +74,7 @@ proptest! {
     fn moves_never_leave_map_enter_wall_or_exceed_speed(
         wishes in prop::collection::vec((any::<i16>(), any::<i16>(), 1u64..20), 1..30),
     ) {
-        let mut map = Map::open(MAP, "test", 2, 2, at(10_000, 10_000));
+        let mut map = Map::open("test", 2, 2, Point::flat(10_000, 10_000));
         (0..20).for_each(|y| map.grid.block(8, y));
         let mut world = World::on(map.clone(), rect(0, 0, 2, 2));
         world.enter(ANN, at(10_000, 10_000));

@@ -15,7 +15,7 @@ fn place() -> impl Strategy<Value = Position> {
 fn entity() -> impl Strategy<Value = EntityId> {
     prop_oneof![
         character().prop_map(EntityId::avatar),
-        (0u64..4).prop_map(EntityId::creature),
+        (0u32..4).prop_map(creature),
         (0u64..4).prop_map(|id| EntityId::ground_item(ItemId(id))),
     ]
 }
@@ -45,7 +45,7 @@ fn input() -> impl Strategy<Value = Input> {
         (character(), act())
             .prop_map(|(character, act)| Input::Act { requester: Requester { character, request: 1 }, act }),
         (0u16..5, any::<bool>()).prop_map(|(x, on)| {
-            Input::Watch { cell: CellId { map: MAP, x, y: 0 }, ring: Ring::Near, on }
+            Input::Watch { cell: CellId { space: SPACE, x, y: 0 }, ring: Ring::Near, on }
         }),
         (0u16..4).prop_map(|x| Input::Sectors(vec![rect(0, 0, x, 4)])),
         Just(ground(rect(0, 0, 4, 4))),
@@ -61,10 +61,10 @@ proptest! {
     #[test]
     fn same_inputs_give_same_events(ticks in prop::collection::vec(prop::collection::vec(input(), 0..6), 1..40)) {
         let run = || {
-            let mut map = Map::open(MAP, "test", 4, 4, at(16_000, 16_000));
-            for id in 0..4 {
-                let home = at(10_000 + 9_000 * id as i32, 12_000);
-                map.spawns.push(shardkeep_sim::SpawnPoint { id, template: 1, home });
+            let mut map = Map::open("test", 4, 4, Point::flat(16_000, 16_000));
+            for number in 0..4 {
+                let home = Point::flat(10_000 + 9_000 * number as i32, 12_000);
+                map.spawns.push(shardkeep_sim::SpawnPoint { number, template: 1, home });
             }
             let mut world = World::on(map, rect(0, 0, 4, 4));
             ticks.iter().map(|inputs| world.tick(inputs.clone())).collect::<Vec<_>>()

@@ -28,9 +28,11 @@ CREATE TABLE characters (
     owner_incarnation BIGINT NOT NULL,
     epoch BIGINT NOT NULL,
     session BYTEA NOT NULL,
-    map BIGINT NOT NULL,
+    space BIGINT NOT NULL,
+    layer BIGINT NOT NULL,
     x_mm BIGINT NOT NULL,
     y_mm BIGINT NOT NULL,
+    z_mm BIGINT NOT NULL,
     facing BIGINT NOT NULL,
     health BIGINT NOT NULL,
     experience BIGINT NOT NULL,
@@ -42,7 +44,7 @@ CREATE TABLE characters (
 CREATE INDEX characters_of_account ON characters (account, world);
 CREATE INDEX characters_of_owner ON characters (world, owner);
 
--- A stack of items and its holder, a ledger account: "c:<character>" or "g:<world>:<map>:<x>:<y>". World and position
+-- A stack of items and its holder, a ledger account: "c:<character>" or "g:<world>:<space>:<x>:<y>". World and position
 -- are set for stacks on the ground only. `hop` counts the moves of the stack.
 CREATE TABLE items (
     id BIGINT PRIMARY KEY,
@@ -51,12 +53,14 @@ CREATE TABLE items (
     count BIGINT NOT NULL CHECK (count > 0),
     hop BIGINT NOT NULL,
     world BIGINT,
-    map BIGINT,
+    space BIGINT,
+    layer BIGINT,
     x_mm BIGINT,
-    y_mm BIGINT
+    y_mm BIGINT,
+    z_mm BIGINT
 );
 CREATE INDEX items_of_holder ON items (holder);
-CREATE INDEX items_on_ground ON items (world, map, y_mm, id) WHERE world IS NOT NULL;
+CREATE INDEX items_on_ground ON items (world, space, y_mm, id) WHERE world IS NOT NULL;
 
 CREATE TABLE balances (
     holder TEXT PRIMARY KEY,
@@ -97,8 +101,9 @@ CREATE TABLE actions (
 -- The highest generation of each spawn that has minted loot, and the items it minted.
 CREATE TABLE spawns (
     world BIGINT NOT NULL,
+    space BIGINT NOT NULL,
     spawn BIGINT NOT NULL,
     generation BIGINT NOT NULL,
     minted BYTEA NOT NULL,
-    PRIMARY KEY (world, spawn)
+    PRIMARY KEY (world, space, spawn)
 );

@@ -38,7 +38,7 @@ impl Game {
 mod tests {
     use std::sync::Arc;
 
-    use shardkeep_types::{MapId, Position};
+    use shardkeep_types::{Position, SpaceId};
 
     use super::*;
     use crate::{
@@ -56,7 +56,7 @@ mod tests {
                 account: AccountId(7),
                 world: WorldId(world),
                 name: name.into(),
-                start: Position::new(MapId(1), 5, 5),
+                start: Position::flat(SpaceId(1), 5, 5),
                 items: Vec::new(),
                 coins: 0,
                 limit: 9,

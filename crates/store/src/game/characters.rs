@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use shardkeep_types::{AccountId, CharacterId, Epoch, MapId, Position, SessionId, WorldId};
+use shardkeep_types::{AccountId, CharacterId, Epoch, Layer, Position, SessionId, SpaceId, WorldId};
 
 use super::{
     holder::Holder,
@@ -41,12 +41,23 @@ pub(super) struct CharacterRow {
 macro_rules! character_columns {
     () => {
         "characters.id, characters.account, characters.world, characters.name, characters.owner,
-         characters.owner_incarnation, characters.epoch, characters.session, characters.map, characters.x_mm,
-         characters.y_mm, characters.facing, characters.health, characters.experience, characters.last_action,
+         characters.owner_incarnation, characters.epoch, characters.session, characters.space, characters.layer,
+         characters.x_mm, characters.y_mm, characters.z_mm, characters.facing, characters.health, characters.experience, characters.last_action,
          characters.version"
     };
 }
 pub(super) use character_columns;
+
+/// Reads the columns space, layer, x_mm, y_mm and z_mm.
+pub(super) fn read_position(row: &mut Row) -> Result<Position, Error> {
+    Ok(Position {
+        space: SpaceId(row.take()?),
+        layer: Layer(row.take()?),
+        x_mm: row.take()?,
+        y_mm: row.take()?,
+        z_mm: row.take()?,
+    })
+}
 
 impl CharacterRow {
     pub(super) fn read(mut row: Row) -> Result<Self, Error> {
@@ -63,7 +74,7 @@ impl CharacterRow {
             owner: (!owner.zone.is_empty()).then_some(owner),
             epoch,
             session: SessionId::try_from(&session[..]).ok(),
-            position: Position::new(MapId(row.take()?), row.take()?, row.take()?),
+            position: read_position(&mut row)?,
             facing: row.take()?,
             health: row.take()?,
             experience: row.take()?,
@@ -211,14 +222,16 @@ async fn create_in(tx: &mut Tx, new: &NewCharacter, ids: &NewIds) -> Result<(), 
     }
     let insert = sql(
         "INSERT INTO characters (id, account, world, name, name_key, created_ms, owner, owner_incarnation,
-         epoch, session, map, x_mm, y_mm, facing, health, experience, last_action, version, soft_sequence)
-         VALUES ($1, $2, $3, $4, $5, {now_ms}, '', 0, 0, $6, $7, $8, $9, 0, $10, 0, 0, 1, 0)",
+         epoch, session, space, layer, x_mm, y_mm, z_mm, facing, health, experience, last_action, version,
+         soft_sequence)
+         VALUES ($1, $2, $3, $4, $5, {now_ms}, '', 0, 0, $6, $7, $8, $9, $10, $11, 0, $12, 0, 0, 1, 0)",
     );
     let insert = insert.bind(ids.character).bind(new.account.0).bind(new.world.0).bind(&new.name);
     // Names that look alike have the same key, so that a world has only one of them.
-    let insert =
-        insert.bind(shardkeep_names::confusable_key(&new.name)).bind(Vec::new()).bind(new.start.map.0);
-    tx.execute(insert.bind(new.start.x_mm).bind(new.start.y_mm).bind(START_HEALTH)).await?;
+    let Position { space, layer, x_mm, y_mm, z_mm } = new.start;
+    let insert = insert.bind(shardkeep_names::confusable_key(&new.name)).bind(Vec::new());
+    let insert = insert.bind(space.0).bind(layer.0).bind(x_mm).bind(y_mm).bind(z_mm);
+    tx.execute(insert.bind(START_HEALTH)).await?;
     mint_starter(tx, new, ids).await?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use shardkeep_types::{CharacterId, ItemId, WorldId};
+use shardkeep_types::{CharacterId, ItemId, SpaceId, SpawnId, WorldId};
 
 use super::{
     characters::{CharacterRow, character_columns},
@@ -155,21 +155,24 @@ struct ReservedIds {
 
 async fn lock_spawns(tx: &mut Tx, actions: &[&HardAction], state: &mut State) -> Result<(), Error> {
     let keys: BTreeSet<_> =
-        actions.iter().filter_map(|action| action.once).map(|once| (once.world.0, once.spawn)).collect();
+        actions.iter().filter_map(|action| action.once).map(|once| (once.world, once.spawn)).collect();
     if keys.is_empty() {
         return Ok(());
     }
     let rows = Rows::new()
-        .ints("world", keys.iter().map(|(world, _)| *world))
-        .ints("spawn", keys.iter().map(|(_, spawn)| *spawn));
+        .ints("world", keys.iter().map(|(world, _)| world.0))
+        .ints("space", keys.iter().map(|(_, spawn)| spawn.space.0))
+        .ints("spawn", keys.iter().map(|(_, spawn)| spawn.number));
     // A lock needs a row. Generation 0 has minted nothing.
-    let insert = sql("INSERT INTO spawns (world, spawn, generation, minted)
-         SELECT r.world, r.spawn, 0, $1 FROM {rows} WHERE true ON CONFLICT (world, spawn) DO NOTHING");
+    let insert = sql("INSERT INTO spawns (world, space, spawn, generation, minted)
+         SELECT r.world, r.space, r.spawn, 0, $1 FROM {rows} WHERE true
+         ON CONFLICT (world, space, spawn) DO NOTHING");
     tx.execute(insert.bind(Vec::new()).rows(rows.clone())).await?;
-    let query = sql("SELECT world, spawn, generation, minted FROM spawns
-         WHERE (world, spawn) IN (SELECT r.world, r.spawn FROM {rows}) ORDER BY world, spawn {for_update}");
+    let query = sql("SELECT world, space, spawn, generation, minted FROM spawns
+         WHERE (world, space, spawn) IN (SELECT r.world, r.space, r.spawn FROM {rows})
+         ORDER BY world, space, spawn {for_update}");
     for mut row in tx.fetch_all(query.rows(rows)).await? {
-        let key = (WorldId(row.take()?), row.take()?);
+        let key = (WorldId(row.take()?), SpawnId { space: SpaceId(row.take()?), number: row.take()? });
         let spawn =
             Spawn { generation: row.take()?, minted: unpack(&row.take::<Vec<u8>>()?)?, changed: false };
         state.spawns.insert(key, spawn);
@@ -262,16 +265,18 @@ async fn write_items(tx: &mut Tx, state: &State) -> Result<(), Error> {
     let burned: Vec<u64> =
         changed().filter(|stack| !stack.minted && !exists(stack)).map(|stack| stack.item.id.0).collect();
     if !minted.is_empty() {
-        let query = sql("INSERT INTO items (id, holder, template, count, hop, world, map, x_mm, y_mm)
-             SELECT r.id, r.holder, r.template, r.count, r.hop, r.world, r.map, r.x_mm, r.y_mm FROM {rows}");
+        let query = sql("INSERT INTO items (id, holder, template, count, hop, world, space, layer, x_mm, y_mm,
+                 z_mm)
+             SELECT r.id, r.holder, r.template, r.count, r.hop, r.world, r.space, r.layer, r.x_mm, r.y_mm, r.z_mm
+             FROM {rows}");
         let rows = places(&minted)
             .ints("template", minted.iter().map(|stack| stack.item.template))
             .ints("count", minted.iter().map(|stack| stack.item.count));
         tx.execute(query.rows(rows)).await?;
     }
     if !moved.is_empty() {
-        let query = sql("UPDATE items SET holder = r.holder, hop = r.hop, world = r.world, map = r.map,
-             x_mm = r.x_mm, y_mm = r.y_mm FROM {rows} WHERE items.id = r.id");
+        let query = sql("UPDATE items SET holder = r.holder, hop = r.hop, world = r.world, space = r.space,
+             layer = r.layer, x_mm = r.x_mm, y_mm = r.y_mm, z_mm = r.z_mm FROM {rows} WHERE items.id = r.id");
         tx.execute(query.rows(places(&moved))).await?;
     }
     if !burned.is_empty() {
@@ -288,9 +293,11 @@ fn places(stacks: &[&Stack]) -> Rows {
         .texts("holder", stacks.iter().map(|stack| stack.holder.to_string()))
         .ints("hop", stacks.iter().map(|stack| stack.hop))
         .ints("world", stacks.iter().map(|stack| stack.holder.world().map(|world| i64::from(world.0))))
-        .ints("map", at(|at| at.map.0.into()))
+        .ints("space", at(|at| at.space.0.into()))
+        .ints("layer", at(|at| at.layer.0.into()))
         .ints("x_mm", at(|at| at.x_mm.into()))
         .ints("y_mm", at(|at| at.y_mm.into()))
+        .ints("z_mm", at(|at| at.z_mm.into()))
 }
 
 async fn write_journal(tx: &mut Tx, state: &State, entries: &[u64]) -> Result<(), Error> {
@@ -369,10 +376,11 @@ async fn write_stored(tx: &mut Tx, state: &State) -> Result<(), Error> {
     let spawns = || state.spawns.iter().filter(|(_, spawn)| spawn.changed);
     if spawns().next().is_some() {
         let query = sql("UPDATE spawns SET generation = r.generation, minted = r.minted FROM {rows}
-             WHERE spawns.world = r.world AND spawns.spawn = r.spawn");
+             WHERE spawns.world = r.world AND spawns.space = r.space AND spawns.spawn = r.spawn");
         let rows = Rows::new()
             .ints("world", spawns().map(|((world, _), _)| world.0))
-            .ints("spawn", spawns().map(|((_, spawn), _)| *spawn))
+            .ints("space", spawns().map(|((_, spawn), _)| spawn.space.0))
+            .ints("spawn", spawns().map(|((_, spawn), _)| spawn.number))
             .ints("generation", spawns().map(|(_, spawn)| spawn.generation))
             .blobs("minted", spawns().map(|(_, spawn)| pack(&spawn.minted)));
         tx.execute(query.rows(rows)).await?;

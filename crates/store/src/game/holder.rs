@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use shardkeep_types::{CellId, CharacterId, MapId, WorldId};
+use shardkeep_types::{CellId, CharacterId, SpaceId, WorldId};
 
 /// The most bytes in the reason of a mint or burn account.
 const MAX_REASON: usize = 64;
@@ -85,8 +85,8 @@ fn parse(text: &str) -> Option<Holder> {
         "g" => {
             let mut parts = rest.split(':');
             let world = WorldId(parts.next()?.parse().ok()?);
-            let map = MapId(parts.next()?.parse().ok()?);
-            let cell = CellId { map, x: parts.next()?.parse().ok()?, y: parts.next()?.parse().ok()? };
+            let space = SpaceId(parts.next()?.parse().ok()?);
+            let cell = CellId { space, x: parts.next()?.parse().ok()?, y: parts.next()?.parse().ok()? };
             Holder::Ground(world, cell)
         }
         "mint" => Holder::Mint(reason()?),

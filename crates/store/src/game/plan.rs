@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use shardkeep_types::{CharacterId, ItemId, Position, WorldId};
+use shardkeep_types::{CharacterId, ItemId, Position, SpawnId, WorldId};
 
 use super::{
     characters::CharacterRow,
@@ -29,7 +29,7 @@ pub(super) struct State {
     /// Coins on the ground. The coins of characters are in their holdings.
     pub(super) ground_coins: BTreeMap<Holder, i64>,
     pub(super) stored: HashMap<(CharacterId, u64), StoredResult>,
-    pub(super) spawns: BTreeMap<(WorldId, u64), Spawn>,
+    pub(super) spawns: BTreeMap<(WorldId, SpawnId), Spawn>,
     pub(super) item_journal: Vec<ItemEntry>,
     pub(super) coin_journal: Vec<CoinEntry>,
 }

@@ -104,14 +104,15 @@ async fn write_states(tx: &mut Tx, states: &BTreeMap<CharacterId, &SoftState>) -
     let rows = Rows::new()
         .ints("id", states.keys().map(|id| id.0))
         .ints("sequence", states.values().map(|state| state.sequence))
-        .ints("map", column(|state| state.position.map.0.into()))
+        .ints("space", column(|state| state.position.space.0.into()))
+        .ints("layer", column(|state| state.position.layer.0.into()))
         .ints("x_mm", column(|state| state.position.x_mm.into()))
         .ints("y_mm", column(|state| state.position.y_mm.into()))
+        .ints("z_mm", column(|state| state.position.z_mm.into()))
         .ints("facing", column(|state| state.facing.into()))
         .ints("health", column(|state| state.health.into()));
-    let query =
-        sql("UPDATE characters SET soft_sequence = r.sequence, map = r.map, x_mm = r.x_mm, y_mm = r.y_mm,
-             facing = r.facing, health = r.health
+    let query = sql("UPDATE characters SET soft_sequence = r.sequence, space = r.space, layer = r.layer,
+             x_mm = r.x_mm, y_mm = r.y_mm, z_mm = r.z_mm, facing = r.facing, health = r.health
          FROM {rows} WHERE characters.id = r.id");
     tx.execute(query.rows(rows)).await?;
     Ok(())

@@ -1,6 +1,6 @@
 //! The types of game state, and what can be checked about them without the database.
 
-use shardkeep_types::{AccountId, CharacterId, Epoch, ItemId, Position, SessionId, WorldId};
+use shardkeep_types::{AccountId, CharacterId, Epoch, ItemId, Position, SessionId, SpawnId, WorldId};
 
 use super::{holder::Holder, refusal::Refusal};
 
@@ -140,7 +140,7 @@ pub struct MoveCoins {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnceKey {
     pub world: WorldId,
-    pub spawn: u64,
+    pub spawn: SpawnId,
     pub generation: u64,
 }
 
@@ -321,14 +321,14 @@ fn check_position(holder: &Holder, at: Option<Position>) -> Result<(), Refusal> 
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::MapId;
+    use shardkeep_types::SpaceId;
 
     use super::*;
 
     #[test]
     fn position_is_required_on_ground_only() {
         let ground: Holder = "g:1:1:0:0".parse().unwrap();
-        let at = |x_mm| Some(Position::new(MapId(1), x_mm, 5));
+        let at = |x_mm| Some(Position::flat(SpaceId(1), x_mm, 5));
         assert_eq!(check_position(&ground, at(31_999)), Ok(()));
         for wrong in [None, at(32_000), at(-1)] {
             assert!(check_position(&ground, wrong).is_err());

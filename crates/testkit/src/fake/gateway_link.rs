@@ -106,7 +106,7 @@ impl FakeGatewayLink {
     }
 
     pub fn watch_cell(&self, x: u16, y: u16) {
-        let cell = CellId { map: shardkeep_types::MapId(1), x, y };
+        let cell = CellId { space: shardkeep_types::SpaceId(1), x, y };
         self.watch(GroupKey::new(group_kind::CELL, 1, cell.number()));
     }
 

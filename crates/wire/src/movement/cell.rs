@@ -1,7 +1,7 @@
 //! Entities of one cell, as a keyframe or as changes. A cell is encoded once per tick and decoded without copying.
 
 use bytes::{BufMut, BytesMut};
-use shardkeep_types::{CellId, EntityId, MapId};
+use shardkeep_types::{CellId, EntityId, SpaceId};
 
 use super::error::{MovementError, expect_end};
 use crate::{
@@ -207,14 +207,16 @@ pub fn encode_cell<'a>(
 ) {
     out.put_u8(form as u8);
     out.put_u32_le(tick);
-    [cell.map.0, cell.x, cell.y].into_iter().for_each(|part| out.put_u16_le(part));
+    out.put_u32_le(cell.space.0);
+    out.put_u16_le(cell.x);
+    out.put_u16_le(cell.y);
     varint::encode(entries.len() as u64, out);
     entries.for_each(|entry| entry.encode(out));
 }
 
 impl<'a> Cell<'a> {
     /// Bytes before the entries, for the largest entry count that fits a record.
-    pub const MAX_HEADER: usize = 14;
+    pub const MAX_HEADER: usize = 16;
 
     pub fn decode(payload: &'a [u8]) -> Result<Self, MovementError> {
         let mut cursor = Cursor::new(payload);
@@ -224,7 +226,7 @@ impl<'a> Cell<'a> {
             other => return Err(MovementError::Form(other)),
         };
         let tick = cursor.u32()?;
-        let cell = CellId { map: MapId(cursor.u16()?), x: cursor.u16()?, y: cursor.u16()? };
+        let cell = CellId { space: SpaceId(cursor.u32()?), x: cursor.u16()?, y: cursor.u16()? };
         let count = cursor.varint().map_err(|error| match error {
             VarintError::Truncated => MovementError::Truncated,
             other => MovementError::Varint(other),
@@ -310,7 +312,7 @@ mod tests {
 
     fn encoded(entries: &[Entry<'_>]) -> BytesMut {
         let mut out = BytesMut::new();
-        let cell = CellId { map: MapId(1), x: 15, y: 16 };
+        let cell = CellId { space: SpaceId(1), x: 15, y: 16 };
         encode_cell(&mut out, Form::Delta, 9, cell, entries.iter().copied());
         out
     }
@@ -324,12 +326,12 @@ mod tests {
             Cell::decode(&bytes).map(|cell| cell.count)
         };
         assert_eq!(altered(0, 3), Err(MovementError::Form(3)));
-        assert_eq!(altered(11, 2), Err(MovementError::Count(2)));
-        assert_eq!(altered(11, 0), Err(MovementError::Trailing));
-        assert_eq!(altered(20, 0x40), Err(MovementError::Mask(0x40)));
-        assert_eq!(altered(20, 0x21), Err(MovementError::Truncated));
-        assert_eq!(altered(21, 4), Err(MovementError::RemovalReason(4)));
-        let mut oversized = whole[..11].to_vec();
+        assert_eq!(altered(13, 2), Err(MovementError::Count(2)));
+        assert_eq!(altered(13, 0), Err(MovementError::Trailing));
+        assert_eq!(altered(22, 0x40), Err(MovementError::Mask(0x40)));
+        assert_eq!(altered(22, 0x21), Err(MovementError::Truncated));
+        assert_eq!(altered(23, 4), Err(MovementError::RemovalReason(4)));
+        let mut oversized = whole[..13].to_vec();
         varint::encode(u64::MAX, &mut oversized);
         assert_eq!(Cell::decode(&oversized), Err(MovementError::Count(1)));
     }
@@ -349,10 +351,10 @@ mod tests {
             let entries: Vec<_> = parts.iter().map(entry).collect();
             let bytes = encoded(&entries);
             let length: usize = entries.iter().map(Entry::encoded_len).sum();
-            prop_assert_eq!(bytes.len(), 11 + varint::length(entries.len() as u64) + length);
+            prop_assert_eq!(bytes.len(), 13 + varint::length(entries.len() as u64) + length);
             let cell = Cell::decode(&bytes).unwrap();
             prop_assert_eq!((cell.form, cell.tick), (Form::Delta, 9));
-            prop_assert_eq!(cell.cell, CellId { map: MapId(1), x: 15, y: 16 });
+            prop_assert_eq!(cell.cell, CellId { space: SpaceId(1), x: 15, y: 16 });
             prop_assert_eq!(cell.entries().collect::<Vec<_>>(), entries);
             prop_assert!(Cell::decode(&bytes[..bytes.len() - 1]).is_err());
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use shardkeep_types::{CellId, CharacterId, EntityId, ItemId, MapId, Secret};
+use shardkeep_types::{CellId, CharacterId, EntityId, ItemId, Secret, SpaceId};
 use shardkeep_wire::{
     Message, Side,
     datagram::{DatagramOpener, DatagramSealer},
@@ -49,7 +49,7 @@ fn move_message() -> Message {
     Message::new(opcode::MOVE, movement::OWN, payload.freeze())
 }
 
-const CELL: CellId = CellId { map: MapId(1), x: 15, y: 16 };
+const CELL: CellId = CellId { space: SpaceId(1), x: 15, y: 16 };
 
 fn entries() -> ([Entry<'static>; 2], [Entry<'static>; 2]) {
     let avatar = Entry::new(EntityId::avatar(CharacterId(42)));

@@ -61,7 +61,7 @@ fn hero(number: u8, cell_x: u32) -> Presence {
         name: format!("Hero{number}"),
         session: vec![number; 16],
         account: number.into(),
-        map: 1,
+        space: 1,
         cell_x,
         cell_y: 5,
         zone: "zone-1".into(),

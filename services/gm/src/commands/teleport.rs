@@ -3,7 +3,7 @@
 use std::fmt;
 
 use shardkeep_rpc::{gm, world};
-use shardkeep_types::{MapId, Position, WorldId};
+use shardkeep_types::{Position, SpaceId, WorldId};
 use tonic::Code;
 
 use super::command::{CommandContext, OperatorCommand, Outcome, checked_name};
@@ -19,14 +19,10 @@ impl TryFrom<gm::Teleport> for Teleport {
     type Error = CommandError;
 
     fn try_from(teleport: gm::Teleport) -> Result<Self, CommandError> {
-        let Ok(map) = u16::try_from(teleport.map.max(1)) else {
-            let message = format!("map: {} is not a map number (1 to {})", teleport.map, u16::MAX);
-            return Err(CommandError::Malformed(message));
-        };
         if teleport.x_mm < 0 || teleport.y_mm < 0 {
             return Err(CommandError::Malformed("x, y: coordinates must not be negative".into()));
         }
-        let to = Position::new(MapId(map), teleport.x_mm, teleport.y_mm);
+        let to = Position::flat(SpaceId(teleport.space.max(1)), teleport.x_mm, teleport.y_mm);
         let character = checked_name("character", &teleport.character)?;
         Ok(Self { world: WorldId(teleport.world), character, to })
     }
@@ -36,7 +32,7 @@ impl fmt::Display for Teleport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let metres = |mm: i32| f64::from(mm) / 1000.0;
         let (x, y) = (metres(self.to.x_mm), metres(self.to.y_mm));
-        write!(f, "teleport {} to ({x:.1} m, {y:.1} m) on map {}", self.character, self.to.map.0)
+        write!(f, "teleport {} to ({x:.1} m, {y:.1} m) in space {}", self.character, self.to.space)
     }
 }
 

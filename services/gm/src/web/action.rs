@@ -58,7 +58,7 @@ fn command(name: &str, fields: &Fields) -> Result<Command, WebError> {
             character: text("character"),
             x_mm: millimetres(fields, "x")?,
             y_mm: millimetres(fields, "y")?,
-            map: fields.number("map")?,
+            space: fields.number("space")?,
         }),
         "drain" => Command::Drain(gm::Drain { kind: text("kind"), name: text("name") }),
         "remove" => Command::Remove(gm::RemoveDaemon { kind: text("kind"), name: text("name") }),

@@ -95,7 +95,7 @@ fn leadership(caller: &Caller, leader: &Instance, status: &StatusReply) -> Marku
             dt { "In the queue" } dd { (status.queue) }
             dt { "Partition" } dd { "epoch " (partition.epoch) }
         }
-        (table(&["Sector (cells)", "Map", "Zone", "Epoch", "gRPC"], &sectors))
+        (table(&["Sector (cells)", "Space", "Zone", "Epoch", "gRPC"], &sectors))
         (broadcast(caller, status.world).unwrap_or_default())
     }
 }
@@ -105,7 +105,7 @@ fn sector(sector: &Sector) -> Markup {
     html! {
         tr {
             th scope="row" { "x " (cells.x0) "–" (cells.x1) ", y " (cells.y0) "–" (cells.y1) }
-            td data-label="Map" { (cells.map) }
+            td data-label="Space" { (cells.space) }
             td data-label="Zone" {
                 @if sector.zone.is_empty() { (state("offline", "no owner")) } @else { (sector.zone) }
             }

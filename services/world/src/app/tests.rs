@@ -4,16 +4,13 @@ mod entry;
 mod reconcile;
 
 use prost::Message;
-use shardkeep_types::{AccountId, CellId, Generation, Term};
+use shardkeep_types::{AccountId, CellId, Generation, SpaceId, Term};
 use shardkeep_wire::payload::Error;
 
 use super::*;
-use crate::domain::{
-    zone::{
-        Health,
-        fixture::{owner, zone},
-    },
-    zones::MEADOW,
+use crate::domain::zone::{
+    Health,
+    fixture::{owner, zone},
 };
 
 const TTL: Duration = Duration::from_secs(3600);
@@ -101,7 +98,7 @@ fn avatar(session: SessionId, at: &str, epoch: u64) -> Avatar {
         format!("Hero{}", session.0[0]),
         session,
         AccountId(session.0[0].into()),
-        CellId { map: MEADOW, x: 15, y: 16 },
+        CellId { space: SpaceId::FIRST, x: 15, y: 16 },
         owner(at, 1),
         Epoch(epoch),
     )

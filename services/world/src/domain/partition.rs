@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shardkeep_types::{CellRect, Epoch, InstanceId, MapId};
+use shardkeep_types::{CellRect, Epoch, InstanceId, SpaceId};
 
 use crate::domain::{
     effect::{Effect, Work},
@@ -52,12 +52,12 @@ pub(crate) struct Partition {
 
 impl Partition {
     /// The table of a new term: `columns` sectors side by side on a map, without owners.
-    pub(crate) fn new(map: MapId, width: u16, height: u16, columns: u16, now: Instant) -> Self {
+    pub(crate) fn new(space: SpaceId, width: u16, height: u16, columns: u16, now: Instant) -> Self {
         let edge = |column: u16| {
             u16::try_from(u32::from(width) * u32::from(column) / u32::from(columns)).unwrap_or(width)
         };
         let sector = |column: u16| Sector {
-            cells: CellRect { map, x0: edge(column), y0: 0, x1: edge(column + 1), y1: height },
+            cells: CellRect { space, x0: edge(column), y0: 0, x1: edge(column + 1), y1: height },
             owner: None,
             epoch: Epoch(0),
             home: None,
@@ -267,7 +267,7 @@ mod tests {
     use crate::domain::zone::fixture::{owner, zone};
 
     fn meadow(now: Instant) -> Partition {
-        Partition::new(MapId(1), 32, 32, 2, now)
+        Partition::new(SpaceId(1), 32, 32, 2, now)
     }
 
     fn owners(partition: &Partition) -> Vec<String> {

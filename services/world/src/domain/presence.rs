@@ -192,7 +192,7 @@ impl Presence {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::MapId;
+    use shardkeep_types::SpaceId;
 
     use super::*;
     use crate::domain::zone::fixture::owner;
@@ -203,7 +203,7 @@ mod tests {
             name: format!("Hero{character}"),
             session: SessionId([u8::try_from(character).unwrap(); 16]),
             account: AccountId(character),
-            cell: CellId { map: MapId(1), x: 1, y: 1 },
+            cell: CellId { space: SpaceId(1), x: 1, y: 1 },
             zone: owner(at, 1),
             epoch: Epoch(epoch),
         }

@@ -3,13 +3,13 @@
 use prost::Message;
 use shardkeep_link::{ClientMessage, ServerMessage};
 use shardkeep_names::{CharacterName, reserved_by};
-use shardkeep_types::{AccountId, CharacterId, Position};
+use shardkeep_types::{AccountId, CharacterId, Position, SpaceId};
 use shardkeep_wire::{
     opcode,
     payload::{self, ErrorCode},
 };
 
-use crate::domain::{replies::refusal, zones::MEADOW};
+use crate::domain::replies::refusal;
 
 #[derive(Debug)]
 pub(crate) enum ClientRequest {
@@ -63,7 +63,11 @@ fn start_position(account: u64, map_cells: u16) -> Position {
     let middle = i32::from(map_cells) * shardkeep_types::CELL_MM / 2;
     let spread = |number: u64| i32::try_from(number % 17).unwrap_or(0) * 1000 - 8000;
     let west = 12_000.min(middle);
-    Position::new(MEADOW, (middle - west + spread(account)).max(0), (middle + spread(account / 17)).max(0))
+    Position::flat(
+        SpaceId::FIRST,
+        (middle - west + spread(account)).max(0),
+        (middle + spread(account / 17)).max(0),
+    )
 }
 
 #[cfg(test)]

@@ -5,16 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shardkeep_types::{CellId, CellRect, InstanceId, MapId, Term};
+use shardkeep_types::{CellId, CellRect, InstanceId, SpaceId, Term};
 
 use crate::domain::{
     effect::Effect,
     partition::Partition,
     zone::{Health, ZoneView},
 };
-
-/// The map that every world has.
-pub(crate) const MEADOW: MapId = MapId(1);
 
 /// How long a zone may be disconnected from the world before it counts as dead, even if the registry lists it as up.
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
@@ -39,7 +36,7 @@ impl Zones {
     }
 
     pub(crate) fn begin_term(&mut self, now: Instant) -> Vec<Effect> {
-        self.partition = Some(Partition::new(MEADOW, self.side, self.side, self.sectors, now));
+        self.partition = Some(Partition::new(SpaceId::FIRST, self.side, self.side, self.sectors, now));
         [vec![Effect::Partition], self.update(now)].concat()
     }
 
@@ -147,7 +144,7 @@ mod tests {
     use crate::domain::zone::fixture::{owner, zone};
 
     fn rect(x0: u16, x1: u16) -> CellRect {
-        CellRect { map: MEADOW, x0, y0: 0, x1, y1: 32 }
+        CellRect { space: SpaceId::FIRST, x0, y0: 0, x1, y1: 32 }
     }
 
     #[test]
@@ -157,7 +154,8 @@ mod tests {
             sectors: vec![(rect(0, 16), Some(owner("a", 1))), (rect(16, 32), Some(owner("b", 1)))],
             zones: vec![zone("a", 1, Health::Up), zone("b", 1, Health::Gone)],
         };
-        let at = |x| view.zone_of(CellId { map: MEADOW, x, y: 40 }).map(|zone| zone.id().name.as_str());
+        let at =
+            |x| view.zone_of(CellId { space: SpaceId::FIRST, x, y: 40 }).map(|zone| zone.id().name.as_str());
         assert_eq!((at(0), at(15), at(16), at(99)), (Some("a"), Some("a"), None, None));
     }
 

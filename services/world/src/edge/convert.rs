@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use shardkeep_rpc::{Malformed, common, dbcache, session_id, world as proto};
 use shardkeep_types::{
-    AccountId, CellId, CellRect, CharacterId, DaemonKind, Epoch, Generation, InstanceId, MapId, Position,
-    SessionId, Term, WorldId,
+    AccountId, CellId, CellRect, CharacterId, DaemonKind, Epoch, Generation, InstanceId, Position, SessionId,
+    SpaceId, Term, WorldId,
 };
 
 use crate::domain::{
@@ -71,7 +71,7 @@ pub(crate) fn avatar(zone: &InstanceId, present: proto::Presence) -> Result<Avat
         session_id(&present.session)?,
         AccountId(present.account),
         CellId {
-            map: MapId(side("map", present.map)?),
+            space: SpaceId(present.space),
             x: side("cell_x", present.cell_x)?,
             y: side("cell_y", present.cell_y)?,
         },
@@ -121,7 +121,7 @@ pub(crate) fn presence(avatar: &Avatar) -> proto::Presence {
         name: avatar.name().to_owned(),
         session: avatar.session().as_bytes().to_vec(),
         account: avatar.account().0,
-        map: cell.map.0.into(),
+        space: cell.space.0,
         cell_x: cell.x.into(),
         cell_y: cell.y.into(),
         zone: avatar.zone().name.clone(),

@@ -101,7 +101,7 @@ async fn standby_refuses_until_leading_then_restores_presence() {
         name: "Ann".into(),
         session: vec![1; 16],
         account: 1,
-        map: 1,
+        space: 1,
         cell_x: 15,
         cell_y: 16,
         zone: "zone-2".into(),

@@ -60,8 +60,8 @@ impl Shard {
 
     fn teleport(&mut self, character: CharacterId, to: shardkeep_types::Position) -> Result<(), Status> {
         let map = self.sim.map();
-        if to.map != map.id || to.x_mm < 0 || to.y_mm < 0 || !map.contains(to.cell()) {
-            return Err(Status::invalid_argument("the position is not on the map"));
+        if to.space != self.sim.space() || to.x_mm < 0 || to.y_mm < 0 || !map.contains(to.cell()) {
+            return Err(Status::invalid_argument("the position is not in this space"));
         }
         match self.players.get(character) {
             None => Err(Status::not_found("the character is not in this zone")),
@@ -129,10 +129,10 @@ impl Shard {
 
     /// Loads the ground of a cell again, because it may hold items that this zone does not know.
     pub(crate) fn reload_ground(&mut self, cell: CellId) {
-        let CellId { map, x, y } = cell;
+        let CellId { space, x, y } = cell;
         if self.sim.owns(cell) {
             self.background_calls.load_ground(CellRect {
-                map,
+                space,
                 x0: x,
                 y0: y,
                 x1: x.saturating_add(1),

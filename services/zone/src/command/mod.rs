@@ -88,7 +88,7 @@ pub(crate) enum Command {
     Ground {
         cells: CellRect,
         items: Vec<(Item, Position)>,
-        generations: BTreeMap<u64, u64>,
+        generations: BTreeMap<u32, u64>,
     },
     Committed {
         number: u64,

@@ -48,7 +48,8 @@ impl Shard {
             return Err(Status::resource_exhausted("this zone is full"));
         }
         self.arrivals.remove(&character);
-        let at = self.sim.map().nearest_walkable(entering.position);
+        let at = self.sim.map().nearest_walkable(entering.position.point());
+        let at = at.in_space(self.sim.space(), entering.position.layer);
         metrics::admitted("world");
         self.enter(admission, Vec::new(), 0);
         Ok(at)

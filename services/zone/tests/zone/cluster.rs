@@ -10,7 +10,7 @@ use shardkeep_rpc::{
     zone::{AdmitRequest, zone_client::ZoneClient},
 };
 use shardkeep_testkit::{FakeCluster, FakeDatabase, FakeGatewayLink, FakeWorld};
-use shardkeep_types::{CellRect, DaemonKind, MapId};
+use shardkeep_types::{CellRect, DaemonKind, SpaceId};
 use shardkeep_zone::{Config, Zone};
 use tonic::{service::Routes, transport::Channel};
 
@@ -59,7 +59,7 @@ impl Cluster {
         for (column, name) in (0..).zip(zones) {
             let zone = self.members.registry.wait_until_up(name).await;
             let cells =
-                CellRect { map: MapId(1), x0: column * width, y0: 0, x1: (column + 1) * width, y1: 32 };
+                CellRect { space: SpaceId(1), x0: column * width, y0: 0, x1: (column + 1) * width, y1: 32 };
             sectors.push(Sector {
                 cells: Some(cells.into()),
                 zone: (*name).to_owned(),
@@ -89,7 +89,7 @@ impl Cluster {
     /// Gives a character to the zone in the database, and admits it there.
     pub(crate) async fn admit(&self, number: u8, zone: &str, x_mm: i32) -> Character {
         let incarnation = self.members.registry.wait_until_up(zone).await.id.unwrap().incarnation;
-        let position = Position { map: 1, x_mm, y_mm: ROAD };
+        let position = Position { space: 1, x_mm, y_mm: ROAD, ..Default::default() };
         let character = self.database.claim(number, position, zone, incarnation);
         let request = AdmitRequest {
             session: character.session.clone(),

@@ -168,7 +168,7 @@ async fn inventory_of_6000_stacks_is_delivered_in_pages() {
     let _zone = cluster.zone("zone-1").await;
     cluster.publish_sectors(1, 1, &["zone-1"]).await;
     let mut gateway = cluster.gateway("gateway-1", "zone-1").await;
-    let position = Position { map: 1, x_mm: 100_000, y_mm: ROAD };
+    let position = Position { space: 1, x_mm: 100_000, y_mm: ROAD, ..Default::default() };
     cluster.database.claim(1, position, "zone-9", 1);
     cluster.database.add_stacks(1, 5_999);
     let ann = cluster.admit(1, "zone-1", 100_000).await;
@@ -213,7 +213,9 @@ async fn ground_of_several_pages_is_loaded() {
     let mut cluster = Cluster::start().await;
     let ids: Vec<u64> = (2_001..=2_005).collect();
     for &id in &ids {
-        cluster.database.add_ground_item(id, Position { map: 1, x_mm: 100_000, y_mm: ROAD });
+        cluster
+            .database
+            .add_ground_item(id, Position { space: 1, x_mm: 100_000, y_mm: ROAD, ..Default::default() });
     }
     let _zone = cluster.zone("zone-1").await;
     cluster.publish_sectors(1, 1, &["zone-1"]).await;

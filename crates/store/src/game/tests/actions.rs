@@ -1,6 +1,6 @@
 //! Tests of hard actions: fences, repeats, holders, rewards, batches.
 
-use shardkeep_types::{CellRect, Epoch, ItemId};
+use shardkeep_types::{CellRect, Epoch, ItemId, Layer};
 
 use super::*;
 use crate::sql;
@@ -12,6 +12,7 @@ on_both_engines! {
     action_id_far_ahead_is_refused,
     stored_result_is_found_by_owner_only,
     ground_is_read_in_pages,
+    spaces_share_no_ground_and_no_generation,
     full_inventory_takes_no_more_stacks,
     trade_is_atomic,
     loot_is_minted_once_per_generation,
@@ -29,7 +30,7 @@ async fn item_is_dropped_and_picked_up(game: &Game) {
     assert!(dropped.applied);
     assert_eq!((dropped.characters[0].items.len(), dropped.characters[0].last_action), (1, 1));
     let cell = drop_position().cell();
-    let rect = CellRect { map: MapId(1), x0: cell.x, y0: cell.y, x1: cell.x + 1, y1: cell.y + 1 };
+    let rect = CellRect { space: SpaceId(1), x0: cell.x, y0: cell.y, x1: cell.x + 1, y1: cell.y + 1 };
     let ground = game.load_ground(WORLD, rect, None, 10).await.unwrap();
     assert_eq!(ground.items, [GroundItem { item: ada.items[1], position: drop_position() }]);
     let beside = CellRect { x0: cell.x + 1, x1: cell.x + 2, ..rect };
@@ -122,21 +123,21 @@ async fn stored_result_is_found_by_owner_only(game: &Game) {
 }
 
 async fn ground_is_read_in_pages(game: &Game) {
-    let mint = |spawn: u64| HardAction {
-        once: Some(OnceKey { world: WORLD, spawn, generation: 1 }),
+    let mint = |number: u32| HardAction {
+        once: Some(OnceKey { world: WORLD, spawn: spawn(number), generation: 1 }),
         mints: (0..7)
             .map(|number| {
-                let at = Position::new(MapId(1), 500_000 + number, 512_000 + number % 3);
+                let at = Position::flat(SpaceId(1), 500_000 + number, 512_000 + number % 3);
                 MintItem { template: number as u32 + 1, count: 1, to: ground(), at: Some(at) }
             })
             .collect(),
         ..action("loot")
     };
     let mut minted = Vec::new();
-    for spawn in 1..=3 {
-        minted.extend(one(game, &mint(spawn)).await.unwrap().minted);
+    for number in 1..=3 {
+        minted.extend(one(game, &mint(number)).await.unwrap().minted);
     }
-    let rect = CellRect { map: MapId(1), x0: 0, y0: 0, x1: 32, y1: 32 };
+    let rect = CellRect { space: SpaceId(1), x0: 0, y0: 0, x1: 32, y1: 32 };
     for limit in [1, 2, 3, 7, 21, 22] {
         let (mut items, mut spawns, mut after, mut pages) = (Vec::new(), Vec::new(), None, 0);
         loop {
@@ -154,6 +155,33 @@ async fn ground_is_read_in_pages(game: &Game) {
         assert_eq!((&items, &spawns), (&minted, &vec![(1, 1), (2, 1), (3, 1)]), "limit {limit}");
         assert!(pages >= 21 / limit, "limit {limit}: {pages} pages");
     }
+}
+
+async fn spaces_share_no_ground_and_no_generation(game: &Game) {
+    let loot = |space| HardAction {
+        once: Some(OnceKey {
+            world: WORLD,
+            spawn: SpawnId { space: SpaceId(space), number: 1 },
+            generation: 4,
+        }),
+        mints: vec![MintItem {
+            template: 1,
+            count: 1,
+            to: Holder::Ground(WORLD, Position::flat(SpaceId(space), 40_000, 0).cell()),
+            at: Some(Position { layer: Layer(3), z_mm: 5_000, ..Position::flat(SpaceId(space), 40_000, 0) }),
+        }],
+        ..action("loot")
+    };
+    let minted = one(game, &loot(1)).await.unwrap();
+    assert!(minted.applied);
+    assert!(one(game, &loot(70_000)).await.unwrap().applied, "the same spawn number in another space");
+    assert!(!one(game, &loot(1)).await.unwrap().applied);
+    let rect = |space| CellRect { space: SpaceId(space), x0: 0, y0: 0, x1: 32, y1: 32 };
+    let here = game.load_ground(WORLD, rect(1), None, 100).await.unwrap();
+    let found: Vec<_> = here.items.iter().map(|found| (found.item.id, found.position)).collect();
+    assert_eq!(found, [(minted.minted[0], loot(1).mints[0].at.unwrap())]);
+    assert_eq!(here.generations, [(1, 4)].into());
+    assert_eq!(game.load_ground(WORLD, rect(2), None, 100).await.unwrap(), GroundPage::default());
 }
 
 async fn full_inventory_takes_no_more_stacks(game: &Game) {
@@ -222,7 +250,7 @@ async fn trade_is_atomic(game: &Game) {
 
 async fn loot_is_minted_once_per_generation(game: &Game) {
     let loot = |generation| HardAction {
-        once: Some(OnceKey { world: WORLD, spawn: 5, generation }),
+        once: Some(OnceKey { world: WORLD, spawn: spawn(5), generation }),
         mints: vec![MintItem { template: 3, count: 1, to: ground(), at: Some(drop_position()) }],
         coins: vec![MoveCoins { from: Holder::Mint("loot".to_owned()), to: ground(), amount: 7 }],
         ..action("loot")
@@ -235,7 +263,7 @@ async fn loot_is_minted_once_per_generation(game: &Game) {
     assert!(one(game, &loot(2)).await.unwrap().applied);
     let late = one(game, &loot(1)).await.unwrap();
     assert_eq!((late.applied, late.minted.len()), (false, 0));
-    let rect = CellRect { map: MapId(1), x0: 0, y0: 0, x1: 32, y1: 32 };
+    let rect = CellRect { space: SpaceId(1), x0: 0, y0: 0, x1: 32, y1: 32 };
     let found = game.load_ground(WORLD, rect, None, 10).await.unwrap();
     assert_eq!((found.items.len(), found.generations), (2, [(5, 2)].into()));
     let ada = create_claimed(game, "Ada").await;
@@ -343,7 +371,7 @@ async fn border_reward_is_the_only_way_to_another_zone(game: &Game) {
     let ada = create_claimed(game, "Ada").await;
     let loot = |zone: &str, generation| HardAction {
         caller: Caller::clone(&caller(zone)),
-        once: Some(OnceKey { world: WORLD, spawn: 5, generation }),
+        once: Some(OnceKey { world: WORLD, spawn: spawn(5), generation }),
         reward: Some(Reward { fence: fence(&ada), coins: 3, experience: 30 }),
         ..action("loot")
     };
@@ -364,7 +392,7 @@ async fn border_reward_is_the_only_way_to_another_zone(game: &Game) {
     let foreign = Caller::Zone { world: WorldId(2), name: "east".to_owned() };
     let foreign = HardAction {
         caller: foreign,
-        once: Some(OnceKey { world: WorldId(2), spawn: 5, generation: 3 }),
+        once: Some(OnceKey { world: WorldId(2), spawn: spawn(5), generation: 3 }),
         ..loot("east", 3)
     };
     assert_eq!(one(game, &foreign).await.unwrap_err().label(), "forbidden");

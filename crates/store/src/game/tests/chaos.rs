@@ -28,7 +28,7 @@ enum Step {
         coins: i64,
     },
     Loot {
-        spawn: u64,
+        number: u32,
         generation: u64,
     },
     Burn {
@@ -51,7 +51,7 @@ fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
         4 => (actor.clone(), item.clone()).prop_map(|(actor, item)| Step::PickUp { actor, item }),
         4 => (actor.clone(), actor.clone(), item.clone(), 0..60i64)
             .prop_map(|(one, other, item, coins)| Step::Trade { one, other, item, coins }),
-        2 => (0..3u64, 1..5u64).prop_map(|(spawn, generation)| Step::Loot { spawn, generation }),
+        2 => (0..3u32, 1..5u64).prop_map(|(number, generation)| Step::Loot { number, generation }),
         1 => (actor.clone(), item).prop_map(|(actor, item)| Step::Burn { actor, item }),
         1 => actor.prop_map(|actor| Step::Handover { actor }),
         1 => Just(Step::Crash),
@@ -132,8 +132,8 @@ impl Model {
                 }
                 action
             }
-            Step::Loot { spawn, generation } => HardAction {
-                once: Some(OnceKey { world: WORLD, spawn, generation }),
+            Step::Loot { number, generation } => HardAction {
+                once: Some(OnceKey { world: WORLD, spawn: spawn(number), generation }),
                 mints: vec![MintItem { template: 3, count: 1, to: ground(), at: Some(drop_position()) }],
                 ..super::action("loot")
             },

@@ -7,13 +7,17 @@ mod ownership;
 use std::sync::Arc;
 
 use shardkeep_testkit::Postgres;
-use shardkeep_types::{AccountId, CharacterId, MapId, Position, SessionId, Term, WorldId};
+use shardkeep_types::{AccountId, CharacterId, Position, SessionId, SpaceId, SpawnId, Term, WorldId};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{Database, Schema};
 
 const WORLD: WorldId = WorldId(1);
+
+fn spawn(number: u32) -> SpawnId {
+    SpawnId { space: SpaceId(1), number }
+}
 
 /// Keeps the files or the server of a test database.
 enum TestStore {
@@ -90,7 +94,7 @@ fn zone(name: &str) -> Owner {
 }
 
 fn drop_position() -> Position {
-    Position::new(MapId(1), 500_000, 512_000)
+    Position::flat(SpaceId(1), 500_000, 512_000)
 }
 
 /// The ledger account of the cell that contains [`drop_position`].

@@ -66,7 +66,7 @@ async fn claim_requires_current_term(game: &Game) {
 
 async fn transfer_is_idempotent(game: &Game) {
     let ada = create_claimed(game, "Ada").await;
-    let position = Position::new(MapId(1), 1, 2);
+    let position = Position::flat(SpaceId(1), 1, 2);
     let soft = SoftState { character: ada.id, epoch: ada.epoch, sequence: 1, position, facing: 3, health: 4 };
     let transfer = Transfer {
         caller: caller("west"),
@@ -149,7 +149,7 @@ async fn caller_of_another_world_is_refused(game: &Game) {
 }
 
 fn soft(of: &Character, epoch: u64, sequence: u64, x_mm: i32) -> SoftWrite {
-    let position = Position::new(MapId(1), x_mm, 0);
+    let position = Position::flat(SpaceId(1), x_mm, 0);
     let state =
         SoftState { character: of.id, epoch: Epoch(epoch), sequence, position, facing: 1, health: 50 };
     SoftWrite { caller: caller("west"), state }
