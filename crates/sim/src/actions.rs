@@ -10,7 +10,8 @@ use crate::{
         MAX_ACTION_GAP, MAX_PENDING_ACTIONS, MAX_PENDING_PICKUPS, MAX_REPEATS, MAX_STACKS, PICKUP_WAIT_MS,
         REACH,
     },
-    sim::{PendingAttack, PendingPickup, Sim},
+    sim::{PendingPickup, Sim},
+    stage::combat,
 };
 
 /// The answer to a request; `None` when it comes later.
@@ -32,10 +33,7 @@ impl Sim {
 
     fn try_act(&mut self, requester: Requester, act: Act) -> Answer {
         match act {
-            Act::Attack { target } => {
-                self.pending_attacks.push(PendingAttack { requester, target });
-                Ok(None)
-            }
+            Act::Attack { target } => combat::attack(self, requester, target),
             Act::PickUp { action, entity } => {
                 if self.handle_repeat(requester, action)? {
                     return Ok(None);
@@ -64,27 +62,15 @@ impl Sim {
     /// Whether this action is a repeat. A repeat waits for the pending outcome, or the database is asked for the stored
     /// one.
     fn handle_repeat(&mut self, requester: Requester, action: ActionKey) -> Result<bool, Refusal> {
-        let same = |other: &ActionKey| {
-            if other.digest == action.digest { Ok(true) } else { Err(Refusal::Conflict) }
-        };
-        for commit in self.commits.values_mut() {
-            let of =
-                |player: CharacterId, its: &ActionKey| player == requester.character && its.id == action.id;
-            let found = match &commit.change {
-                HardChange::PickUp { player, action: its, .. }
-                | HardChange::Drop { player, action: its, .. }
-                | HardChange::Recall { player, action: its } => of(*player, its).then_some(its),
-                // A trade stores the requests that wait for it.
-                HardChange::Trade { .. } | HardChange::Loot { .. } => None,
-            };
-            if let Some(its) = found {
-                let same = same(its)?;
-                if commit.requesters.len() >= MAX_REPEATS {
-                    return Err(Refusal::Unavailable);
-                }
-                commit.requesters.push(requester);
-                return Ok(same);
+        if let Some((first, commit)) = self.commits.of_action(requester.character, action.id) {
+            if first.digest != action.digest {
+                return Err(Refusal::Conflict);
             }
+            if commit.requesters.len() >= MAX_REPEATS {
+                return Err(Refusal::Unavailable);
+            }
+            commit.requesters.push(requester);
+            return Ok(true);
         }
         self.check_pending_limit(requester.character)?;
         let last = self.possessions(requester.character).map_or(0, |own| own.last_action);
@@ -92,10 +78,10 @@ impl Sim {
             return Err(Refusal::Refused("the action id is too far ahead: continue above last_action"));
         }
         let past = action.id <= last;
-        let committing = self.trades.values().any(|trade| {
-            let side = trade.sides_for(requester.character).and_then(|(mine, _)| mine.confirmation.as_ref());
-            side.is_some_and(|confirmation| confirmation.action.id == action.id)
-        });
+        let own_side =
+            self.current_trade(requester.character).and_then(|trade| trade.sides_for(requester.character));
+        let confirmation = own_side.and_then(|(own_side, _)| own_side.confirmation.as_ref());
+        let committing = confirmation.is_some_and(|confirmation| confirmation.action.id == action.id);
         if past && !committing {
             let change = HardChange::Recall { player: requester.character, action };
             self.commit(change, vec![requester], None);
@@ -124,7 +110,7 @@ impl Sim {
             return Err(Refusal::Refused("out of reach"));
         }
         self.check_alive(requester.character)?;
-        if self.has_pending_move(item) {
+        if self.commits.moves(item) {
             return Err(Refusal::Refused("another player is picking up the item"));
         }
         if self.possessions(requester.character).is_some_and(|own| own.items.len() >= MAX_STACKS) {
@@ -168,7 +154,7 @@ impl Sim {
         }
         let at = self.position_of(body);
         self.check_alive(requester.character)?;
-        if self.has_pending_move(item) || self.is_offered(requester.character, item) {
+        if self.commits.moves(item) || self.is_offered(requester.character, item) {
             return Err(Refusal::Refused("the item is part of a trade or of another action"));
         }
         self.commit(
@@ -181,9 +167,11 @@ impl Sim {
 
     /// Bounds the actions that wait for the database.
     fn check_pending_limit(&self, character: CharacterId) -> Result<(), Refusal> {
-        let of = |change: &HardChange| change.characters().any(|player| player == character);
-        let waiting = self.commits.values().filter(|commit| of(&commit.change)).count();
-        if waiting < MAX_PENDING_ACTIONS { Ok(()) } else { Err(Refusal::Unavailable) }
+        if self.commits.count_of(character) < MAX_PENDING_ACTIONS {
+            Ok(())
+        } else {
+            Err(Refusal::Unavailable)
+        }
     }
 
     /// A dead avatar moves no property.
@@ -193,15 +181,5 @@ impl Sim {
             Some(_) => Err(Refusal::Refused("a dead avatar cannot do that")),
             None => Err(Refusal::NotFound),
         }
-    }
-
-    /// Whether a pending commit moves this item.
-    pub(crate) fn has_pending_move(&self, item: ItemId) -> bool {
-        self.commits.values().any(|commit| match &commit.change {
-            HardChange::PickUp { item: moving, .. } => *moving == item,
-            HardChange::Drop { item: moving, .. } => moving.id == item,
-            HardChange::Trade { sides } => sides.iter().any(|side| side.items.contains(&item)),
-            HardChange::Loot { .. } | HardChange::Recall { .. } => false,
-        })
     }
 }

@@ -1,7 +1,9 @@
 //! Cells: a counting sort finds the bodies in each cell once per tick. Each cell stores what its watchers still
 //! need.
 
-use shardkeep_types::{CellId, EntityId, Position, SpaceId};
+use std::collections::HashMap;
+
+use shardkeep_types::{CellId, EntityId, ItemId, Position, SpaceId};
 
 use crate::{
     Map,
@@ -70,6 +72,8 @@ pub(crate) struct Cells {
     height: u16,
     space: SpaceId,
     pub(crate) all: Vec<Cell>,
+    /// The index of the cell of each item on the ground.
+    item_cells: HashMap<ItemId, usize>,
     /// `sorted[starts[c]..starts[c + 1]]` are the bodies in cell `c`.
     starts: Vec<u32>,
     sorted: Vec<u32>,
@@ -83,6 +87,7 @@ impl Cells {
             height: map.height,
             space,
             all: vec![Cell::default(); count],
+            item_cells: HashMap::new(),
             starts: vec![0; count + 1],
             sorted: Vec::new(),
         }
@@ -155,21 +160,29 @@ impl Cells {
 
     pub(crate) fn find_item(&self, item: EntityId) -> Option<(usize, usize)> {
         let item = item.as_item()?;
-        self.all.iter().enumerate().find_map(|(index, cell)| {
-            cell.ground.iter().position(|ground_item| ground_item.item.id == item).map(|place| (index, place))
-        })
+        let index = *self.item_cells.get(&item)?;
+        let place = self.all[index].ground.iter().position(|ground_item| ground_item.item.id == item)?;
+        Some((index, place))
+    }
+
+    pub(crate) fn clear_ground(&mut self, index: usize) {
+        for ground_item in std::mem::take(&mut self.all[index].ground) {
+            self.item_cells.remove(&ground_item.item.id);
+        }
     }
 
     pub(crate) fn place_item(&mut self, item: Item, at: Position) {
-        let Some(cell) = self.get_mut(at.cell()) else { return };
-        if cell.owned && !cell.ground.iter().any(|ground_item| ground_item.item.id == item.id) {
-            cell.ground.push(GroundItem { item, at, near: true, outer: true });
+        let Some(index) = self.index(at.cell()) else { return };
+        if self.all[index].owned && !self.item_cells.contains_key(&item.id) {
+            self.item_cells.insert(item.id, index);
+            self.all[index].ground.push(GroundItem { item, at, near: true, outer: true });
         }
     }
 
     pub(crate) fn remove_item(&mut self, item: EntityId) {
         if let Some((index, place)) = self.find_item(item) {
-            self.all[index].ground.swap_remove(place);
+            let removed = self.all[index].ground.swap_remove(place);
+            self.item_cells.remove(&removed.item.id);
             self.all[index].record_gone(item, RemovalReason::Left);
         }
     }

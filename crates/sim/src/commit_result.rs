@@ -6,14 +6,14 @@ use crate::{
     Event, Sim,
     event::{Refusal, Reply, TradeState},
     input::{HardChange, Item, Outcome, Possessions, Requester},
-    sim::PendingCommit,
+    pending_commits::PendingCommit,
     template::Stack,
 };
 
 impl Sim {
     /// Unknown numbers, for example of an earlier run, change nothing.
     pub(crate) fn finish_commit(&mut self, number: u64, outcome: Outcome) {
-        let Some(commit) = self.commits.remove(&number) else { return };
+        let Some(commit) = self.commits.remove(number) else { return };
         let refusal = match outcome {
             Outcome::Done { applied, minted, possessions } => {
                 return self.apply_commit(commit, applied, &minted, possessions);

@@ -1,4 +1,4 @@
-//! The output of a tick. The zone service delivers it to clients, the database and neighbouring zones.
+//! The output of a simulation. The zone service delivers it to clients, the database and neighbouring zones.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The inputs of a tick: requests of players, results from the database, messages of neighbours and of the AI.
+//! The inputs of a simulation: requests of players, results from the database, messages of neighbours and of the AI.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -242,6 +242,27 @@ impl HardChange {
             Self::Loot { reward, .. } => (reward.as_ref().map(|reward| reward.player), None),
         };
         one.into_iter().chain(two)
+    }
+
+    /// The items that it moves.
+    pub(crate) fn items(&self) -> impl Iterator<Item = ItemId> {
+        let (one, sides) = match self {
+            Self::PickUp { item, .. } => (Some(*item), None),
+            Self::Drop { item, .. } => (Some(item.id), None),
+            Self::Trade { sides } => (None, Some(sides)),
+            Self::Loot { .. } | Self::Recall { .. } => (None, None),
+        };
+        one.into_iter().chain(sides.into_iter().flatten().flat_map(|side| side.items.iter().copied()))
+    }
+
+    /// The action of a single character behind it.
+    pub(crate) fn action(&self) -> Option<(CharacterId, ActionKey)> {
+        match self {
+            Self::PickUp { player, action, .. }
+            | Self::Drop { player, action, .. }
+            | Self::Recall { player, action } => Some((*player, *action)),
+            Self::Trade { .. } | Self::Loot { .. } => None,
+        }
     }
 
     /// The name in the ledger, in metrics and in logs.

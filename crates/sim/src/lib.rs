@@ -1,10 +1,12 @@
-//! The game world of one zone as a pure function: `tick(now, inputs) → events`. It uses no clock, socket, runtime or
-//! global randomness, so that a zone can be replayed, tested and measured without them.
+//! The game world of one zone as two pure functions: `apply(input) → events` when an input arrives, and `tick(now) →
+//! events` at a fixed rate. It uses no clock, socket, runtime or global randomness, so that a zone can be replayed,
+//! tested and measured without them.
 //!
 //! The simulation never changes hard state (items, coins, experience). It asks for a commit ([`Event::Commit`]), and
 //! [`Input::Committed`] brings the outcome from the database.
 
 mod actions;
+mod apply;
 mod body;
 mod cells;
 mod commit_result;
@@ -13,6 +15,7 @@ mod event;
 mod input;
 pub mod load;
 mod map;
+mod pending_commits;
 mod perceive;
 mod ring;
 pub mod rules;

@@ -45,9 +45,10 @@ impl Load {
             let position = spawn_position(&map, shape, &mut random);
             inputs.push(Input::Enter(Box::new(avatar(CharacterId(id), position))));
         }
-        let mut sim = Sim::new(SPACE, map, 1);
         let now = 1_000_000;
-        sim.tick(now, inputs);
+        let mut sim = Sim::new(SPACE, map, 1, now);
+        inputs.into_iter().for_each(|input| drop(sim.apply(input)));
+        sim.tick(now);
         Self { sim, now, avatars, random, shape, sequence: 0 }
     }
 
@@ -56,13 +57,13 @@ impl Load {
         self.now += TICK_MS;
         self.sequence += 1;
         let first = self.sequence == 1;
-        let mut inputs = Vec::new();
         for id in 1..=self.avatars {
             if first || self.random.within(1, 20) == 1 {
-                inputs.push(self.turn(CharacterId(id)));
+                let turn = self.turn(CharacterId(id));
+                self.sim.apply(turn);
             }
         }
-        self.sim.tick(self.now, inputs)
+        self.sim.tick(self.now)
     }
 
     /// A turn into a random direction. A cluster stays together because its avatars run back and forth.

@@ -29,8 +29,10 @@ pub struct Neighbour {
 }
 
 impl Sim {
-    /// The perceptions of all creatures near an avatar, as of the last tick.
-    pub fn perceptions(&self) -> Vec<Perception> {
+    /// The perceptions of all creatures near an avatar.
+    pub fn perceptions(&mut self) -> Vec<Perception> {
+        // Inputs since the last tick may have added and removed bodies.
+        self.cells.sort(&self.bodies.hot);
         let bodies = self.bodies.hot.iter().zip(&self.bodies.details);
         bodies.filter_map(|(body, details)| self.perceive(body, details)).collect()
     }

@@ -10,7 +10,8 @@ use crate::{
     event::{Event, Kind, OwnState, Refusal, RemovalReason, Reply},
     input::{ActionKey, Effect, EffectResult, GhostState, HardChange, Possessions, Requester},
     map::Map,
-    rules::AVATAR_HEALTH,
+    pending_commits::{PendingCommit, PendingCommits},
+    rules::{AVATAR_HEALTH, TICK_MS},
     trade::Trade,
 };
 
@@ -21,13 +22,6 @@ pub(crate) struct Spawn {
     pub(crate) generation: u64,
     /// When the next creature appears, while the creature is dead.
     pub(crate) respawns_at: Option<u64>,
-}
-
-/// An attack that a player asked for. The combat stage resolves it.
-#[derive(Debug, Clone)]
-pub(crate) struct PendingAttack {
-    pub(crate) requester: Requester,
-    pub(crate) target: EntityId,
 }
 
 /// A pick-up near a border of an item that this zone does not know yet.
@@ -49,14 +43,6 @@ pub(crate) struct SentEffect {
     pub(crate) repeat_at: u64,
 }
 
-/// A commit without an outcome yet.
-#[derive(Debug, Clone)]
-pub(crate) struct PendingCommit {
-    pub(crate) change: HardChange,
-    pub(crate) requesters: Vec<Requester>,
-    pub(crate) trade: Option<u64>,
-}
-
 /// Counters since the start, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -75,7 +61,7 @@ pub struct EntityView {
     pub ghost: bool,
 }
 
-/// The world of one zone. The arguments of `tick` and the seed determine everything.
+/// The world of one zone. The seed, the inputs, and the times of the ticks determine everything.
 #[derive(Debug, Clone)]
 pub struct Sim {
     pub(crate) space: SpaceId,
@@ -90,12 +76,11 @@ pub struct Sim {
     pub(crate) cells: Cells,
     pub(crate) spawns: Vec<Spawn>,
     pub(crate) trades: BTreeMap<u64, Trade>,
-    pub(crate) commits: BTreeMap<u64, PendingCommit>,
+    pub(crate) commits: PendingCommits,
     pub(crate) sent: BTreeMap<(EntityId, u64), SentEffect>,
     /// Items on the ground of neighbours' cells, and when a neighbour last mentioned them.
     pub(crate) remote_ground_items: BTreeMap<EntityId, (Position, u64)>,
     pub(crate) received: BTreeMap<(EntityId, u64), (u64, EffectResult)>,
-    pub(crate) pending_attacks: Vec<PendingAttack>,
     pub(crate) pending_pickups: Vec<PendingPickup>,
     pub(crate) events: Vec<Event>,
     pub(crate) counts: Counts,
@@ -103,23 +88,23 @@ pub struct Sim {
 }
 
 impl Sim {
-    pub fn new(space: SpaceId, map: Arc<Map>, seed: u64) -> Self {
+    /// A space without owned cells. `now` is the time in milliseconds, as for [`tick`](Self::tick).
+    pub fn new(space: SpaceId, map: Arc<Map>, seed: u64, now: u64) -> Self {
         Self {
             space,
             cells: Cells::new(space, &map),
             spawns: vec![Spawn::default(); map.spawns.len()],
             map,
-            now: 0,
-            tick: 0,
+            now,
+            tick: now / TICK_MS,
             steps: 1,
             random: Random::new(seed),
             bodies: Bodies::default(),
             trades: BTreeMap::new(),
-            commits: BTreeMap::new(),
+            commits: PendingCommits::default(),
             sent: BTreeMap::new(),
             remote_ground_items: BTreeMap::new(),
             received: BTreeMap::new(),
-            pending_attacks: Vec::new(),
             pending_pickups: Vec::new(),
             events: Vec::new(),
             counts: Counts::default(),
@@ -157,7 +142,7 @@ impl Sim {
 
     /// Whether a hard action of this character has no outcome yet.
     pub fn is_committing(&self, character: CharacterId) -> bool {
-        self.commits.values().any(|commit| commit.change.characters().any(|player| player == character))
+        self.commits.count_of(character) > 0
     }
 
     /// The name of an avatar, of this zone or a neighbour's.

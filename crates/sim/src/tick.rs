@@ -2,7 +2,6 @@
 
 use crate::{
     event::Event,
-    input::Input,
     rules::{MAX_STEPS, TICK_MS},
     sim::Sim,
     stage,
@@ -11,12 +10,12 @@ use crate::{
 impl Sim {
     /// Simulates one step. `now` is in milliseconds and rises. It is the same on all zones of a world as far as their
     /// clocks agree. A late tick moves entities by up to [`MAX_STEPS`] steps.
-    pub fn tick(&mut self, now: u64, inputs: impl IntoIterator<Item = Input>) -> Vec<Event> {
+    pub fn tick(&mut self, now: u64) -> Vec<Event> {
         let late = (now / TICK_MS).saturating_sub(self.tick).clamp(1, MAX_STEPS);
-        self.steps = if self.tick == 0 { 1 } else { late as i32 };
+        self.steps = late as i32;
         (self.now, self.tick) = (now, now / TICK_MS);
 
-        stage::inputs::run(self, inputs);
+        self.retry_pending_pickups();
         stage::movement::run(self);
         stage::interest::run(self);
         stage::combat::run(self);

@@ -13,7 +13,7 @@ use crate::{
 impl Shard {
     pub(crate) fn request_keyframes(&mut self, cell: CellId) {
         for ring in [Ring::Near, Ring::Outer] {
-            self.inputs.push(Input::Keyframe { cell, ring });
+            self.apply(Input::Keyframe { cell, ring });
         }
     }
 

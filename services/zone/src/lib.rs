@@ -78,16 +78,13 @@ impl Service for Zone {
         let service = grpc::ZoneService::new(&node.id().name, map.clone(), commands, daemon.draining());
 
         let seed = if config.seed == 0 { node.id().incarnation } else { config.seed };
-        let shard = shard::Shard::new(
-            config,
-            Sim::new(SpaceId::FIRST, map, seed),
-            hub.clone(),
-            background_calls,
-            Instant::now(),
-        );
+        let (clock, now) = (tick_loop::Clock::start(), Instant::now());
+        let sim = Sim::new(SpaceId::FIRST, map, seed, clock.now(now));
+        let shard = shard::Shard::new(config, sim, hub.clone(), background_calls, now);
         node.serve(Routes::new(service.into_server()).add_service(hub.service()));
         streams.start(&daemon);
-        tick_loop::run(shard, links, command_receiver, &node.directory(DaemonKind::Zone), &daemon).await;
+        tick_loop::run(shard, clock, links, command_receiver, &node.directory(DaemonKind::Zone), &daemon)
+            .await;
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ impl Shard {
             }
             LinkEvent::KeyframeWanted { group } => {
                 if let Some((cell, ring)) = publish::cell_of(group, self.world) {
-                    self.inputs.push(Input::Keyframe { cell, ring });
+                    self.apply(Input::Keyframe { cell, ring });
                 }
             }
             LinkEvent::Bound { gateway, session, session_epoch, bind_epoch, link_dead, .. } => {
@@ -47,10 +47,10 @@ impl Shard {
     pub(crate) fn bound(&mut self, session: SessionId, binding: &Binding) {
         let Some(player) = self.attach(session, &binding.gateway, binding.session_epoch) else { return };
         player.link_dead = binding.link_dead;
-        player.resync = Some(binding.bind_epoch);
+        let character = player.character;
+        self.players.request_resync(character, binding.bind_epoch);
         if binding.link_dead {
-            let character = player.character;
-            self.inputs.push(Input::Stop { character });
+            self.apply(Input::Stop { character });
         }
     }
 
@@ -63,11 +63,12 @@ impl Shard {
         match event.kind {
             SessionChange::Joined | SessionChange::Resumed => {
                 player.link_dead = false;
-                player.resync = Some(player.epoch);
+                let epoch = player.epoch;
+                self.players.request_resync(character, epoch);
             }
             SessionChange::LinkDead => {
                 player.link_dead = true;
-                self.inputs.push(Input::Stop { character });
+                self.apply(Input::Stop { character });
             }
             SessionChange::Left => self.begin_release(character, "the session is over"),
         }
@@ -75,18 +76,20 @@ impl Shard {
 
     fn gateway_down(&mut self, gateway: &GatewayId) {
         let now = self.now;
+        let mut unbound = Vec::new();
         for player in self.players.iter_mut().filter(|player| player.gateway.as_ref() == Some(gateway)) {
             player.gateway = None;
             player.unbound_since = now;
-            self.inputs.push(Input::Stop { character: player.character });
+            unbound.push(player.character);
         }
+        unbound.into_iter().for_each(|character| self.apply(Input::Stop { character }));
         self.bindings.remove_if(|_, binding| binding.gateway == *gateway);
         self.recount_watchers();
     }
 
     fn watch(&mut self, group: GroupKey, on: bool) {
         if let Some((cell, ring)) = publish::cell_of(group, self.world) {
-            self.inputs.push(Input::Watch { cell, ring, on });
+            self.apply(Input::Watch { cell, ring, on });
         }
     }
 
@@ -98,7 +101,7 @@ impl Shard {
         for cell in cells {
             for ring in [Ring::Near, Ring::Outer] {
                 if self.hub.watchers(publish::group(self.world, cell, ring)) == 0 {
-                    self.inputs.push(Input::Watch { cell, ring, on: false });
+                    self.apply(Input::Watch { cell, ring, on: false });
                 }
             }
         }

@@ -14,22 +14,22 @@ impl Shard {
         for ghost in &frame.ghosts {
             self.ghost(ghost);
         }
-        self.inputs.extend(frame.gone.into_iter().map(|entity| Input::GhostGone(EntityId(entity))));
-        self.inputs.extend(frame.taken.into_iter().map(|item| Input::ItemTaken(EntityId(item))));
+        frame.gone.into_iter().for_each(|entity| self.apply(Input::GhostGone(EntityId(entity))));
+        frame.taken.into_iter().for_each(|item| self.apply(Input::ItemTaken(EntityId(item))));
         frame.rewarded.iter().for_each(|&player| self.background_calls.load(player.into()));
         for effect in &frame.effects {
             let effect = convert::effect_from_proto(effect);
             self.neighbours.note_effect(effect.actor, &from);
-            self.inputs.push(Input::Effect(effect));
+            self.apply(Input::Effect(effect));
         }
-        self.inputs.extend(
-            frame.results.iter().map(|result| Input::EffectResult(convert::result_from_proto(result))),
-        );
+        for result in &frame.results {
+            self.apply(Input::EffectResult(convert::result_from_proto(result)));
+        }
     }
 
     fn ghost(&mut self, ghost: &Ghost) {
         match convert::ghost_state(ghost) {
-            Ok(state) => self.inputs.push(Input::Ghost(state)),
+            Ok(state) => self.apply(Input::Ghost(state)),
             Err(error) => {
                 tracing::debug!(%error, "a neighbour sent a malformed ghost");
                 metrics::refused("ghost");

@@ -32,7 +32,7 @@ impl PerceptionFeed {
         self.needs_grid = true;
     }
 
-    pub(crate) fn send_due(&mut self, now: Instant, me: &InstanceId, tick: u64, sim: &Sim) {
+    pub(crate) fn send_due(&mut self, now: Instant, me: &InstanceId, tick: u64, sim: &mut Sim) {
         let elapsed = now.saturating_duration_since(self.last);
         let Some(stream) = &self.stream else { return };
         if elapsed < self.interval {

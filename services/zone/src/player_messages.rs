@@ -115,9 +115,7 @@ impl Shard {
 
     /// Sends players whose session was bound or resumed everything that is not in groups, then declares them ready.
     pub(crate) fn resync(&mut self) {
-        let due: Vec<_> =
-            self.players.iter().filter(|player| player.resync.is_some()).map(|it| it.character).collect();
-        for character in due {
+        for (character, bind_epoch) in self.players.take_resyncs() {
             let Some(avatar) = self.sim.avatar(character) else { continue };
             let vitals = payload::Vitals {
                 health: avatar.own.health,
@@ -126,8 +124,7 @@ impl Shard {
             };
             let state = own_state(&avatar.own);
             let view = avatar.trade.and_then(|id| self.sim.trade_view(id, character));
-            let Some(player) = self.players.get_mut(character) else { continue };
-            let Some(bind_epoch) = player.resync.take() else { continue };
+            let Some(player) = self.players.get(character) else { continue };
             let (session, gateway) = (player.session, player.gateway.clone());
             self.subscribe_to_cells(character);
             self.send_position(character);

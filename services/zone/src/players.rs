@@ -60,9 +60,6 @@ pub(crate) struct Player {
     /// The gateway of the session. `None` until the session is bound, and while its gateway is down.
     pub(crate) gateway: Option<GatewayId>,
     pub(crate) link_dead: bool,
-    /// The zone still has to subscribe the player, send everything that is not in groups, and declare this binding
-    /// ready.
-    pub(crate) resync: Option<Epoch>,
     /// When the avatar lost its gateway.
     pub(crate) unbound_since: Instant,
     pub(crate) phase: PlayerPhase,
@@ -93,7 +90,6 @@ impl Player {
             epoch,
             gateway: None,
             link_dead: false,
-            resync: None,
             unbound_since: now,
             phase: PlayerPhase::Playing,
             held_inputs: Vec::new(),
@@ -130,6 +126,9 @@ pub(crate) fn hold(held_inputs: &mut Vec<ClientMessage>, messages: Vec<ClientMes
 pub(crate) struct Players {
     all: BTreeMap<CharacterId, Player>,
     by_session: HashMap<SessionId, CharacterId>,
+    /// Players that the zone still has to subscribe, to send everything that is not in groups, and to declare ready with
+    /// this binding.
+    resyncs: BTreeMap<CharacterId, Epoch>,
 }
 
 impl Players {
@@ -149,7 +148,16 @@ impl Players {
         if self.by_session.get(&player.session) == Some(&character) {
             self.by_session.remove(&player.session);
         }
+        self.resyncs.remove(&character);
         Some(player)
+    }
+
+    pub(crate) fn request_resync(&mut self, character: CharacterId, binding: Epoch) {
+        self.resyncs.insert(character, binding);
+    }
+
+    pub(crate) fn take_resyncs(&mut self) -> BTreeMap<CharacterId, Epoch> {
+        std::mem::take(&mut self.resyncs)
     }
 
     pub(crate) fn get(&self, character: CharacterId) -> Option<&Player> {

@@ -25,7 +25,8 @@ impl Shard {
             return;
         };
         player.phase = PlayerPhase::Releasing { reason: reason.to_owned(), sent: false, waiting: Vec::new() };
-        self.inputs.push(Input::Freeze { character });
+        self.apply(Input::Freeze { character });
+        self.continue_leaving(character);
     }
 
     pub(crate) fn evict(&mut self, character: CharacterId, epoch: Epoch, reason: &str, reply: EvictionReply) {
@@ -58,31 +59,30 @@ impl Shard {
 
     /// Continues hand-overs and releases that waited for hard actions.
     pub(crate) fn advance_releases(&mut self) {
-        let waiting = |player: &&Player| match &player.phase {
-            PlayerPhase::HandingOver(handover) => handover.state == Source::Quiescing,
-            PlayerPhase::Releasing { sent, .. } => !sent,
-            PlayerPhase::Playing => false,
-        };
-        let waiting: Vec<CharacterId> = self.players.iter().filter(waiting).map(|it| it.character).collect();
-        for character in waiting {
-            let is_quiescent = self.sim.avatar(character).is_some_and(|avatar| avatar.frozen)
-                && !self.sim.is_committing(character);
-            let Some(player) = self.players.get(character) else { continue };
-            let epoch = player.epoch;
-            match &player.phase {
-                PlayerPhase::HandingOver(_) if is_quiescent => {
-                    self.handover_event(character, epoch, SourceEvent::Idle);
-                }
-                // The database does not answer. The avatar continues here instead of waiting frozen.
-                PlayerPhase::HandingOver(handover) if handover.since + QUIESCE_WITHIN < self.now => {
-                    self.handover_event(character, epoch, SourceEvent::Refused);
-                }
-                PlayerPhase::Releasing { .. } if is_quiescent => self.release(character),
-                _ => {}
-            }
-        }
+        let leaving = self.players.iter().filter(|player| is_waiting(player));
+        let leaving: Vec<CharacterId> = leaving.map(|player| player.character).collect();
+        leaving.into_iter().for_each(|character| self.continue_leaving(character));
         self.release_abandoned();
         self.drain();
+    }
+
+    /// Continues the hand-over or release of an avatar that is frozen, as soon as no hard action is pending.
+    pub(crate) fn continue_leaving(&mut self, character: CharacterId) {
+        let is_quiescent = self.sim.avatar(character).is_some_and(|avatar| avatar.frozen)
+            && !self.sim.is_committing(character);
+        let Some(player) = self.players.get(character).filter(|player| is_waiting(player)) else { return };
+        let epoch = player.epoch;
+        match &player.phase {
+            PlayerPhase::HandingOver(_) if is_quiescent => {
+                self.handover_event(character, epoch, SourceEvent::Idle);
+            }
+            // The database does not answer. The avatar continues here instead of waiting frozen.
+            PlayerPhase::HandingOver(handover) if handover.since + QUIESCE_WITHIN < self.now => {
+                self.handover_event(character, epoch, SourceEvent::Refused);
+            }
+            PlayerPhase::Releasing { .. } if is_quiescent => self.release(character),
+            _ => {}
+        }
     }
 
     fn release(&mut self, character: CharacterId) {
@@ -144,7 +144,7 @@ impl Shard {
 
     /// Removes an avatar that this zone does not own any more.
     pub(crate) fn remove_player(&mut self, character: CharacterId) -> Option<Player> {
-        self.inputs.push(Input::Leave { character });
+        self.apply(Input::Leave { character });
         self.presence.gone(character);
         self.players.remove(character)
     }
@@ -158,5 +158,14 @@ impl Shard {
                 answer_evictions(player, &Ok(()));
             }
         }
+    }
+}
+
+/// Whether the avatar waits, frozen, for its hard actions.
+fn is_waiting(player: &Player) -> bool {
+    match &player.phase {
+        PlayerPhase::HandingOver(handover) => handover.state == Source::Quiescing,
+        PlayerPhase::Releasing { sent, .. } => !sent,
+        PlayerPhase::Playing => false,
     }
 }

@@ -124,7 +124,7 @@ impl Shard {
             Ok(PlayerRequest::Move(Move { sequence, velocity: [vx, vy], facing })) => {
                 metrics::input("move");
                 let velocity = (vx.into(), vy.into());
-                self.inputs.push(Input::Move { character, sequence, velocity, facing });
+                self.apply(Input::Move { character, sequence, velocity, facing });
             }
             Ok(PlayerRequest::Inventory { first }) => {
                 metrics::input("inventory");
@@ -141,7 +141,7 @@ impl Shard {
             }
             Ok(PlayerRequest::Act(act)) => {
                 metrics::input("act");
-                self.inputs.push(Input::Act { requester: requester(character, message), act });
+                self.apply(Input::Act { requester: requester(character, message), act });
             }
             Err(error) => {
                 metrics::refused(error.label());

@@ -1,15 +1,14 @@
-//! The state of a zone, and the order of a tick. A tick never waits: calls to other daemons run in the background
-//! (`background_calls`) and return as commands.
+//! The state of a zone, and the order of a tick. Requests and commands are handled when they arrive, between ticks.
+//! Nothing here waits: calls to other daemons run in the background (`background_calls`) and return as commands.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use shardkeep_link::{GatewayId, LinkEvent, LinkHub};
+use shardkeep_link::{GatewayId, LinkHub};
 use shardkeep_sim::{Input, Kind, Sim};
 use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, SessionId, WorldId};
-use tokio::sync::mpsc;
 
 use crate::{
     background_calls::BackgroundCalls,
@@ -27,8 +26,6 @@ use crate::{
     presence::Presence,
 };
 
-/// The most link events in one tick. The rest waits in a bounded queue.
-const MAX_LINK_EVENTS: usize = 20_000;
 const POPULATION_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Shard {
@@ -38,8 +35,9 @@ pub(crate) struct Shard {
     pub(crate) now: Instant,
     pub(crate) tick: u64,
     pub(crate) sim: Sim,
-    /// Inputs for the next tick of the simulation.
-    pub(crate) inputs: Vec<Input>,
+    /// Inputs that the handling of other inputs caused. It is empty between events.
+    caused_inputs: VecDeque<Input>,
+    applying: bool,
     pub(crate) hub: LinkHub,
     pub(crate) background_calls: BackgroundCalls,
     pub(crate) players: Players,
@@ -81,7 +79,8 @@ impl Shard {
             now,
             tick: 0,
             sim,
-            inputs: Vec::new(),
+            caused_inputs: VecDeque::new(),
+            applying: false,
             hub,
             neighbours: NeighbourZones::new(background_calls.clone()),
             perception_feed: PerceptionFeed::new(config.think_interval, now),
@@ -107,27 +106,43 @@ impl Shard {
         }
     }
 
-    /// Runs one tick: link events, the simulation, and everything that goes out.
-    pub(crate) fn step(&mut self, now: Instant, wall_ms: u64, links: &mut mpsc::Receiver<LinkEvent>) {
+    /// Applies an input to the simulation and handles what it causes. Inputs that this causes follow in order; nothing is
+    /// nested, however long the chain is.
+    pub(crate) fn apply(&mut self, input: Input) {
+        self.caused_inputs.push_back(input);
+        if self.applying {
+            return;
+        }
+        self.applying = true;
+        while let Some(input) = self.caused_inputs.pop_front() {
+            for event in self.sim.apply(input) {
+                self.sim_event(event);
+            }
+        }
+        self.applying = false;
+    }
+
+    /// Sends the answers to everything that has arrived.
+    pub(crate) fn answer(&mut self) {
+        self.resync();
+        self.flush();
+    }
+
+    /// Runs one tick: the simulation, and everything that goes out.
+    pub(crate) fn step(&mut self, now: Instant, wall_ms: u64) {
         self.now = now;
         self.tick += 1;
-        for _ in 0..MAX_LINK_EVENTS {
-            let Ok(event) = links.try_recv() else { break };
-            self.link_event(event);
-        }
-        let inputs = std::mem::take(&mut self.inputs);
-        for event in self.sim.tick(wall_ms, inputs) {
+        for event in self.sim.tick(wall_ms) {
             self.sim_event(event);
         }
 
         self.advance_arrivals();
         self.advance_releases();
         self.save_soft_state();
-        self.resync();
-        self.flush();
+        self.answer();
         self.neighbours.send_frames(self.tick, &self.sim, &self.table, &self.me);
         self.presence.flush(self.tick, &self.me, &self.players, &self.sim);
-        self.perception_feed.send_due(now, &self.me, self.tick, &self.sim);
+        self.perception_feed.send_due(now, &self.me, self.tick, &mut self.sim);
         self.report_population();
     }
 
@@ -145,7 +160,7 @@ impl Shard {
         let before: Vec<_> = self.table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
         let owned: Vec<_> = table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
         tracing::info!(term = %table.term, epoch = table.epoch, sectors = owned.len(), "partition");
-        self.inputs.push(Input::Sectors(owned.iter().map(|(cells, _)| *cells).collect()));
+        self.apply(Input::Sectors(owned.iter().map(|(cells, _)| *cells).collect()));
         for (cells, epoch) in &owned {
             if !before.contains(&(*cells, *epoch)) {
                 self.background_calls.load_ground(*cells);

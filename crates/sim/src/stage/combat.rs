@@ -1,9 +1,10 @@
-//! Stage 4: resolves attacks, deaths and respawns. Effects cross borders as idempotent messages.
+//! Stage 3: resolves the attacks of creatures, deaths and respawns. Attacks of players are resolved when they arrive. Effects cross borders as idempotent messages.
 
 use shardkeep_types::{CharacterId, EntityId, Epoch};
 
 use crate::{
     Event, Sim,
+    actions::Answer,
     body::{Body, EntityDetails, dirty},
     event::{Kind, Refusal, RemovalReason, Reply},
     input::{Effect, EffectResult, Goal, HardChange, Requester, Reward},
@@ -12,7 +13,7 @@ use crate::{
         EFFECT_GIVE_UP_MS, EFFECT_MEMORY_MS, EFFECT_REPEAT_MS, GHOST_REACH, MAX_EFFECT_DAMAGE, REACH,
         REGENERATION_PAUSE_MS, TICK_HZ,
     },
-    sim::{PendingAttack, SentEffect},
+    sim::SentEffect,
     template::CreatureTemplate,
 };
 
@@ -25,29 +26,21 @@ struct Attacker {
 }
 
 pub(crate) fn run(sim: &mut Sim) {
-    for attack in std::mem::take(&mut sim.pending_attacks) {
-        let requester = attack.requester;
-        match resolve_avatar_attack(sim, &attack) {
-            Ok(Some(reply)) => sim.reply(requester, Ok(reply)),
-            Ok(None) => {}
-            Err(refusal) => sim.reply(requester, Err(refusal)),
-        }
-    }
     resolve_creature_attacks(sim);
     respawn(sim);
     regenerate(sim);
     repeat_effects(sim);
 }
 
-/// `None` when the target belongs to a neighbour, which resolves the attack.
-fn resolve_avatar_attack(sim: &mut Sim, attack: &PendingAttack) -> Result<Option<Reply>, Refusal> {
-    let target = sim.bodies.find(attack.target).ok_or(Refusal::NotFound)?;
-    let goal = sim.bodies.hot[target].clone();
+/// The attack of an avatar. The reply comes later when the target belongs to a neighbour, which resolves the attack.
+pub(crate) fn attack(sim: &mut Sim, requester: Requester, target: EntityId) -> Answer {
+    let at = sim.bodies.find(target).ok_or(Refusal::NotFound)?;
+    let goal = sim.bodies.hot[at].clone();
     if goal.kind != Kind::Creature || !goal.alive() {
         return Err(Refusal::Refused("the target is not a living creature"));
     }
     let now = sim.now;
-    let (body, avatar) = sim.bodies.avatar_mut(attack.requester.character).ok_or(Refusal::NotFound)?;
+    let (body, avatar) = sim.bodies.avatar_mut(requester.character).ok_or(Refusal::NotFound)?;
     if !body.alive() {
         return Err(Refusal::Refused("a dead avatar cannot attack"));
     }
@@ -60,11 +53,11 @@ fn resolve_avatar_attack(sim: &mut Sim, attack: &PendingAttack) -> Result<Option
     avatar.next_attack_at = now + ATTACK_COOLDOWN_MS;
     let (actor, epoch) = (body.id, avatar.epoch);
     let damage = sim.random.within(ATTACK_DAMAGE.0, ATTACK_DAMAGE.1);
-    if matches!(sim.bodies.details[target], EntityDetails::Ghost(_)) {
-        send_effect(sim, Attacker { id: actor, epoch }, attack.target, damage, Some(attack.requester));
+    if matches!(sim.bodies.details[at], EntityDetails::Ghost(_)) {
+        send_effect(sim, Attacker { id: actor, epoch }, target, damage, Some(requester));
         return Ok(None);
     }
-    let killed = hurt_creature(sim, attack.target, damage, Attacker { id: actor, epoch });
+    let killed = hurt_creature(sim, target, damage, Attacker { id: actor, epoch });
     Ok(Some(Reply::Attack { damage, killed }))
 }
 

@@ -1,4 +1,4 @@
-//! Stage 6: encodes each watched and changed cell once for all watchers. A crowded cell spreads its changes over
+//! Stage 5: encodes each watched and changed cell once for all watchers. A crowded cell spreads its changes over
 //! several ticks instead of growing the message.
 
 use std::sync::Arc;
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn health_byte_is_zero_only_for_the_dead() {
-        let sim = Sim::new(SpaceId::FIRST, Arc::new(crate::Map::meadow()), 1);
+        let sim = Sim::new(SpaceId::FIRST, Arc::new(crate::Map::meadow()), 1, 0);
         let mut body = sim.new_body(EntityId(1), Kind::Creature, Point::flat(5, 5));
         (body.health, body.max_health) = (1, 10_000);
         assert_eq!(health(&body), 1);

@@ -1,4 +1,4 @@
-//! Stage 5: applies the intents of the AI. Creatures without an intent or without an avatar nearby stand idle.
+//! Stage 4: applies the intents of the AI. Creatures without an intent or without an avatar nearby stand idle.
 
 use crate::{
     Sim,

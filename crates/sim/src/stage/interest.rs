@@ -1,4 +1,4 @@
-//! Stage 3: finds the cell of each body, the view of each avatar, avatars that left the zone, and creatures near an
+//! Stage 2: finds the cell of each body, the view of each avatar, avatars that left the zone, and creatures near an
 //! avatar.
 
 use crate::{

@@ -1,9 +1,8 @@
-//! The stages of a tick, in the order inputs, movement, interest, combat, intents, encode. Each stage is one function `run`
+//! The stages of a tick, in the order movement, interest, combat, intents, encode. Each stage is one function `run`
 //! over the whole simulation.
 
 pub(crate) mod combat;
 pub(crate) mod encode;
-pub(crate) mod inputs;
 pub(crate) mod intents;
 pub(crate) mod interest;
 pub(crate) mod movement;

@@ -1,4 +1,4 @@
-//! Stage 2: moves every body by its velocity, within walls, the map's edge and the owned cells.
+//! Stage 1: moves every body by its velocity, within walls, the map's edge and the owned cells.
 
 use crate::{
     Map, Sim,

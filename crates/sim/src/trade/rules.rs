@@ -74,7 +74,7 @@ impl Sim {
         if !items.iter().all(|item| own.items.iter().any(|own| own.id == *item)) {
             return Err(Refusal::NotFound);
         }
-        if items.iter().any(|&item| self.has_pending_move(item)) {
+        if items.iter().any(|&item| self.commits.moves(item)) {
             return Err(Refusal::Refused("an item is on its way elsewhere"));
         }
         let cleared = self.trade_of(requester.character, id)?.offer(requester.character, items, coins)?;
@@ -160,8 +160,13 @@ impl Sim {
     }
 
     pub(crate) fn is_offered(&self, player: CharacterId, item: ItemId) -> bool {
-        let sides = self.trades.values().filter_map(|trade| trade.sides_for(player));
-        sides.into_iter().any(|(own_side, _)| own_side.items.contains(&item))
+        let sides = self.current_trade(player).and_then(|trade| trade.sides_for(player));
+        sides.is_some_and(|(own_side, _)| own_side.items.contains(&item))
+    }
+
+    /// The trade in which the avatar takes part.
+    pub(crate) fn current_trade(&self, player: CharacterId) -> Option<&Trade> {
+        self.trades.get(&self.bodies.avatar(player)?.1.trade?)
     }
 
     /// Cancels the trade of an avatar that leaves, dies or freezes, unless it is being committed.

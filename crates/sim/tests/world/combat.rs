@@ -56,7 +56,7 @@ fn loot_is_committed_once_per_generation() {
 fn spawn_generation_continues_from_database() {
     let mut map = Map::open("test", 1, 1, Point::flat(16_000, 16_000));
     map.spawns.push(SpawnPoint { number: 9, template: template::RABBIT, home: Point::flat(20_000, 10_000) });
-    let mut world = World { sim: Sim::new(SPACE, Arc::new(map), 1), now: 1_000_000, requests: 0 };
+    let mut world = World { sim: Sim::new(SPACE, Arc::new(map), 1, 1_000_000), now: 1_000_000, requests: 0 };
     world.tick([Input::Sectors(vec![rect(0, 0, 1, 1)])]);
     world.enter(ANN, at(19_000, 10_000));
     let rabbit = creature(9);

@@ -70,14 +70,18 @@ impl World {
     }
 
     fn on(map: Map, owned: CellRect) -> Self {
-        let mut world = Self { sim: Sim::new(SPACE, Arc::new(map), 7), now: 1_000_000, requests: 0 };
+        let mut world =
+            Self { sim: Sim::new(SPACE, Arc::new(map), 7, 1_000_000), now: 1_000_000, requests: 0 };
         world.tick([Input::Sectors(vec![owned]), ground(owned)]);
         world
     }
 
+    /// Applies the inputs, then runs a tick.
     fn tick(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Event> {
+        let mut events: Vec<Event> = inputs.into_iter().flat_map(|input| self.sim.apply(input)).collect();
         self.now += TICK_MS;
-        self.sim.tick(self.now, inputs)
+        events.extend(self.sim.tick(self.now));
+        events
     }
 
     fn ticks(&mut self, count: u64) -> Vec<Event> {
@@ -102,16 +106,16 @@ impl World {
         (at.x_mm, at.y_mm)
     }
 
-    /// Sends a request and returns the events of this tick.
+    /// Sends a request and returns what it causes before the next tick.
     fn act(&mut self, character: CharacterId, act: Act) -> Vec<Event> {
         self.requests += 1;
         let requester = Requester { character, request: self.requests };
-        self.tick([Input::Act { requester, act }])
+        self.sim.apply(Input::Act { requester, act })
     }
 
     fn committed(&mut self, number: u64, possessions: Vec<(CharacterId, Possessions)>) -> Vec<Event> {
         let outcome = Outcome::Done { applied: true, minted: vec![], possessions };
-        self.tick([Input::Committed { number, outcome }])
+        self.sim.apply(Input::Committed { number, outcome })
     }
 }
 

@@ -1,4 +1,6 @@
-//! Executes commands in the tick loop.
+//! Executes commands in the loop of the zone.
+
+use std::collections::VecDeque;
 
 use shardkeep_sim::{HardChange, Input, Outcome};
 use shardkeep_types::{CellId, CellRect, CharacterId, Term};
@@ -43,10 +45,10 @@ impl Shard {
             Command::AiStream(stream) => self.perception_feed.open(stream),
             Command::Intents(intents) => {
                 metrics::intents(intents.intents.len());
-                self.inputs.push(Input::Intents(intents.intents.iter().map(convert::intent).collect()));
+                self.apply(Input::Intents(intents.intents.iter().map(convert::intent).collect()));
             }
             Command::Ground { cells, items, generations } => {
-                self.inputs.push(Input::Ground { cells, items, generations });
+                self.apply(Input::Ground { cells, items, generations });
             }
             Command::Committed { number, change, outcome, stale } => {
                 self.committed(number, &change, outcome, stale);
@@ -69,7 +71,7 @@ impl Shard {
                 Err(Status::unavailable("the character is leaving this zone: try again"))
             }
             Some(_) => {
-                self.inputs.push(Input::Teleport { character, to });
+                self.apply(Input::Teleport { character, to });
                 Ok(())
             }
         }
@@ -78,16 +80,21 @@ impl Shard {
     /// Commits a change for the simulation.
     pub(crate) fn begin_commit(&mut self, number: u64, change: HardChange) {
         match self.commit_queue.submit(Job { number, change, since: self.now }) {
-            QueueResult::Start(job) => self.commit(job),
+            QueueResult::Start(job) => {
+                if let Err(job) = self.commit(job) {
+                    self.committed(job.number, &job.change, Outcome::Unavailable, false);
+                }
+            }
             QueueResult::Queued => {}
             QueueResult::Full(job) => {
                 metrics::dropped("commits");
-                self.inputs.push(Input::Committed { number: job.number, outcome: Outcome::Unavailable });
+                self.apply(unavailable(&job));
             }
         }
     }
 
-    fn commit(&mut self, job: Job) {
+    /// Begins a transaction. Returns the job if an avatar of the change has left.
+    fn commit(&mut self, job: Job) -> Result<(), Box<Job>> {
         let epoch = |player: CharacterId| self.players.get(player).map(|player| player.epoch);
         let without_reward = match &job.change {
             HardChange::Loot { spawn, generation, at, stacks, reward: Some(_) } => Some(HardChange::Loot {
@@ -100,13 +107,16 @@ impl Shard {
             _ => None,
         };
         if let HardChange::Recall { player, action } = job.change {
-            return self.background_calls.lookup_action(job, action_id(player, action));
+            self.background_calls.lookup_action(job, action_id(player, action));
+            return Ok(());
         }
         let fallback = without_reward.and_then(|change| transaction(self.world, &change, epoch));
         match transaction(self.world, &job.change, epoch) {
-            Some(action) => self.background_calls.commit(job, action, fallback),
-            // An avatar of the change has left.
-            None => self.committed(job.number, &job.change, Outcome::Unavailable, false),
+            Some(action) => {
+                self.background_calls.commit(job, action, fallback);
+                Ok(())
+            }
+            None => Err(Box::new(job)),
         }
     }
 
@@ -121,9 +131,14 @@ impl Shard {
             self.neighbours.rewarded(reward.player);
         }
         self.record_commit(change, &outcome);
-        self.inputs.push(Input::Committed { number, outcome });
-        for job in self.commit_queue.finish(change) {
-            self.commit(job);
+        self.apply(Input::Committed { number, outcome });
+        change.characters().for_each(|player| self.continue_leaving(player));
+        let mut ready = VecDeque::from(self.commit_queue.finish(change));
+        while let Some(job) = ready.pop_front() {
+            if let Err(job) = self.commit(job) {
+                self.apply(unavailable(&job));
+                ready.extend(self.commit_queue.finish(&job.change));
+            }
         }
     }
 
@@ -140,4 +155,8 @@ impl Shard {
             });
         }
     }
+}
+
+fn unavailable(job: &Job) -> Input {
+    Input::Committed { number: job.number, outcome: Outcome::Unavailable }
 }

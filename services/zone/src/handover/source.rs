@@ -44,7 +44,8 @@ impl Shard {
                 to: Arc::new(to),
                 since: now,
             });
-            self.inputs.push(Input::Freeze { character });
+            self.apply(Input::Freeze { character });
+            self.continue_leaving(character);
         }
     }
 
@@ -121,7 +122,7 @@ impl Shard {
 
     fn thaw(&mut self, character: CharacterId) {
         self.handover_retry_at.insert(character, self.now + HANDOVER_RETRY_PAUSE);
-        self.inputs.push(Input::Thaw { character });
+        self.apply(Input::Thaw { character });
         let Some(player) = self.players.get_mut(character) else { return };
         player.phase = PlayerPhase::Playing;
         for message in player.take_held_inputs() {

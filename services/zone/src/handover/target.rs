@@ -72,7 +72,7 @@ impl Shard {
         self.handover_retry_at.remove(&character);
         self.players.insert(player);
         self.presence.changed(character);
-        self.inputs.push(Input::Enter(Box::new(entering)));
+        self.apply(Input::Enter(Box::new(entering)));
         for message in inputs {
             self.message(character, &message);
         }
@@ -200,7 +200,7 @@ impl Shard {
             && last_action.is_some_and(|it| it <= row.last_action)
         {
             let possessions = convert::possessions(row);
-            self.inputs.push(Input::Possessions { character, possessions });
+            self.apply(Input::Possessions { character, possessions });
         }
     }
 

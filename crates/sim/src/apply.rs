@@ -1,4 +1,4 @@
-//! Stage 1: applies the inputs since the last tick, in order.
+//! Applies inputs as they arrive, between ticks.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,13 @@ use crate::{
 /// The tolerance for clients that round their velocity up.
 const SPEED_TOLERANCE: i32 = 20;
 
-pub(crate) fn run(sim: &mut Sim, inputs: impl IntoIterator<Item = Input>) {
-    for input in inputs {
-        apply(sim, input);
+impl Sim {
+    /// Applies one input at the time of the last tick, and returns what it caused. Requests are answered at once, as far
+    /// as the database is not asked. Entities move and watchers get updates in ticks only.
+    pub fn apply(&mut self, input: Input) -> Vec<Event> {
+        apply(self, input);
+        std::mem::take(&mut self.events)
     }
-    sim.retry_pending_pickups();
 }
 
 fn apply(sim: &mut Sim, input: Input) {
@@ -67,9 +69,9 @@ fn apply(sim: &mut Sim, input: Input) {
                 sim.remove_entity(entity, RemovalReason::Left);
             }
         }
-        Input::Effect(effect) => super::combat::receive_effect(sim, effect),
-        Input::EffectResult(result) => super::combat::effect_answered(sim, result),
-        Input::Intents(intents) => super::intents::accept(sim, &intents),
+        Input::Effect(effect) => crate::stage::combat::receive_effect(sim, effect),
+        Input::EffectResult(result) => crate::stage::combat::effect_answered(sim, result),
+        Input::Intents(intents) => crate::stage::intents::accept(sim, &intents),
     }
 }
 
@@ -84,12 +86,12 @@ fn set_owned_cells(sim: &mut Sim, rects: &[CellRect]) {
         }
         cell.owned = owned;
         cell.ready = false;
-        cell.ground.clear();
         for ring in [Ring::Near, Ring::Outer] {
             let feed = cell.feed(ring);
             feed.gone.clear();
             feed.keyframe = true;
         }
+        sim.cells.clear_ground(index);
     }
     for spawn in 0..sim.spawns.len() {
         let home = sim.map.spawns[spawn].home;
@@ -118,7 +120,7 @@ fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)], generation
         }
     }
     for &(item, at) in items {
-        if !sim.has_pending_move(item.id) {
+        if !sim.commits.moves(item.id) {
             sim.cells.place_item(item, at);
         }
     }
@@ -221,7 +223,10 @@ fn is_ghost(sim: &Sim, entity: EntityId) -> bool {
 
 fn ghost(sim: &mut Sim, state: GhostState) {
     if state.entity.as_item().is_some() {
-        sim.remote_ground_items.insert(state.entity, (state.position, sim.now));
+        let known = sim.remote_ground_items.insert(state.entity, (state.position, sim.now));
+        if known.is_none() {
+            sim.retry_pending_pickups();
+        }
         return;
     }
     let kind = if state.entity.as_character().is_some() { Kind::Avatar } else { Kind::Creature };
@@ -268,15 +273,10 @@ impl Sim {
         self.cancel_trade_of(character);
         let is_requester = |requester: &Requester| requester.character == character;
         let sent = self.sent.values().filter_map(|sent| sent.requester);
-        let others = self
-            .pending_attacks
-            .iter()
-            .map(|it| it.requester)
-            .chain(self.pending_pickups.iter().map(|it| it.requester));
+        let others = self.pending_pickups.iter().map(|it| it.requester);
         let waiting: Vec<Requester> = sent.chain(others).filter(is_requester).collect();
         self.sent.retain(|_, sent| !sent.requester.as_ref().is_some_and(is_requester));
-        self.pending_attacks.retain(|attack| !is_requester(&attack.requester));
-        self.pending_pickups.retain(|pending_pickups| !is_requester(&pending_pickups.requester));
+        self.pending_pickups.retain(|pending| !is_requester(&pending.requester));
         for requester in waiting {
             self.reply(requester, Err(Refusal::Unavailable));
         }
