@@ -4,7 +4,7 @@
 use shardkeep_types::{CharacterId, EntityId, ItemId, Position};
 
 use crate::{
-    event::{Refusal, Reply},
+    event::{Answer, Refusal},
     input::{Act, ActionKey, HardChange, Requester},
     rules::{
         MAX_ACTION_GAP, MAX_PENDING_ACTIONS, MAX_PENDING_PICKUPS, MAX_REPEATS, MAX_STACKS, PICKUP_WAIT_MS,
@@ -13,9 +13,6 @@ use crate::{
     sim::{PendingPickup, Sim},
     stage::combat,
 };
-
-/// The answer to a request; `None` when it comes later.
-pub(crate) type Answer = Result<Option<Reply>, Refusal>;
 
 impl Sim {
     pub(crate) fn act(&mut self, requester: Requester, act: Act) {

@@ -151,6 +151,9 @@ impl Refusal {
     }
 }
 
+/// The answer to a request; `None` when it comes later.
+pub(crate) type Answer = Result<Option<Reply>, Refusal>;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Cell(CellUpdate),

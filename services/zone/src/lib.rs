@@ -4,34 +4,11 @@
 //! decides for creatures. An avatar that walks into a sector of another zone is handed over to that zone. The simulation
 //! is the pure crate `sim`; this crate connects it to the cluster.
 
-mod background_calls;
-mod bindings;
-mod cell_updates;
-mod command;
+mod app;
 mod config;
-mod convert;
-mod database;
-mod grpc;
-mod handover;
-mod hard_actions;
-mod links;
+mod domain;
+mod edge;
 mod metrics;
-mod neighbours;
-mod outbox;
-mod partition;
-mod peer_frames;
-mod perception_feed;
-mod player_events;
-mod player_messages;
-mod players;
-mod presence;
-mod publish;
-mod release;
-mod requests;
-mod saving;
-mod shard;
-mod streams;
-mod tick_loop;
 
 use std::{sync::Arc, time::Instant};
 
@@ -44,7 +21,13 @@ use tokio::sync::mpsc;
 use tonic::service::Routes;
 
 pub use config::Config;
-pub use publish::encode;
+pub use domain::encode;
+
+use crate::{
+    app::{App, Clock},
+    domain::space::Space,
+    edge::{calls::Calls, executor::Executor, grpc::ZoneService, message, streams::Streams},
+};
 
 /// Moves are frequent and small; all other requests share a slower bucket. See `docs/protocol.md`, section 13.
 const ROUTES: [Route; 2] = [
@@ -64,7 +47,7 @@ impl Service for Zone {
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let config = settings.service;
         let map = Arc::new(Map::meadow());
-        let (commands, command_receiver) = mpsc::channel(command::COMMAND_QUEUE);
+        let (messages, message_receiver) = mpsc::channel(message::MESSAGE_QUEUE);
         let spec = BackendSpec {
             kind: BackendKind::ZONE,
             world: node.world(),
@@ -72,19 +55,19 @@ impl Service for Zone {
             auto_bind: false,
         };
         let (hub, links) = LinkHub::new(&node, spec);
-        let background_calls =
-            background_calls::BackgroundCalls::new(node.clone(), daemon.clone(), commands.clone());
-        let streams = streams::Streams::new(node.clone(), commands.clone());
-        let service = grpc::ZoneService::new(&node.id().name, map.clone(), commands, daemon.draining());
+        let calls = Calls::new(node.clone(), daemon.clone(), messages.clone());
+        let streams = Streams::new(node.clone(), messages.clone());
+        let service = ZoneService::new(&node.id().name, map.clone(), messages, daemon.draining());
 
         let seed = if config.seed == 0 { node.id().incarnation } else { config.seed };
-        let (clock, now) = (tick_loop::Clock::start(), Instant::now());
-        let sim = Sim::new(SpaceId::FIRST, map, seed, clock.now(now));
-        let shard = shard::Shard::new(config, sim, hub.clone(), background_calls, now);
+        let (clock, now) = (Clock::start(), Instant::now());
+        let sim = Sim::new(SpaceId::FIRST, map.clone(), seed, clock.now(now));
+        let space = Space::new(node.id().clone(), node.world(), config, sim, now);
+        let executor = Executor::new(node.id().clone(), map, hub.clone(), calls);
+        let zones = node.directory(DaemonKind::Zone);
         node.serve(Routes::new(service.into_server()).add_service(hub.service()));
         streams.start(&daemon);
-        tick_loop::run(shard, clock, links, command_receiver, &node.directory(DaemonKind::Zone), &daemon)
-            .await;
+        App { space, executor, node, zones, clock }.run(links, message_receiver, &daemon).await;
         Ok(())
     }
 }

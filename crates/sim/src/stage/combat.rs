@@ -4,9 +4,8 @@ use shardkeep_types::{CharacterId, EntityId, Epoch};
 
 use crate::{
     Event, Sim,
-    actions::Answer,
     body::{Body, EntityDetails, dirty},
-    event::{Kind, Refusal, RemovalReason, Reply},
+    event::{Answer, Kind, Refusal, RemovalReason, Reply},
     input::{Effect, EffectResult, Goal, HardChange, Requester, Reward},
     rules::{
         ATTACK_COOLDOWN_MS, ATTACK_DAMAGE, AVATAR_REGENERATION, AVATAR_RESPAWN_MS, CREATURE_RESPAWN_MS,

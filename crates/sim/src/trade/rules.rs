@@ -6,8 +6,7 @@ use shardkeep_types::{CharacterId, EntityId, ItemId};
 
 use crate::{
     Event, Sim,
-    actions::Answer,
-    event::{Refusal, Reply, TradeSideView, TradeState, TradeView},
+    event::{Answer, Refusal, Reply, TradeSideView, TradeState, TradeView},
     input::{ActionKey, HardChange, Item, Requester},
     rules::{MAX_TRADE_ITEMS, TRADE_DISTANCE},
     trade::{ConfirmOutcome, Side, Trade},

@@ -1,0 +1,291 @@
+//! News for neighbouring zones: ghosts of the entities near their border, and effects across it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use shardkeep_sim::{EffectResult, EntityView, Sim};
+use shardkeep_types::{CellId, CharacterId, EntityId, InstanceId};
+
+use crate::domain::{
+    effect::Effect,
+    partition::{Sector, Table},
+    payload::Frame,
+};
+
+/// Interval in ticks between messages with changed ghosts.
+const GHOST_TICKS: u64 = 2;
+/// Unchanged ghosts are sent again after this many ticks.
+const GHOST_REPEAT_TICKS: u64 = 10;
+/// The most parts of each kind in a frame. Thousands of items can lie at a border, and a frame must stay below the limit
+/// of a message.
+const FRAME_PARTS: usize = 4_096;
+
+/// The state of a ghost when it was last sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SentGhost {
+    velocity: (i32, i32),
+    health: u32,
+    tick: u64,
+}
+
+#[derive(Debug, Default)]
+struct Neighbour {
+    incarnation: u64,
+    sent: HashMap<EntityId, SentGhost>,
+    /// News that goes with the next frame.
+    next: Frame,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Border {
+    neighbours: BTreeMap<String, Neighbour>,
+    /// The neighbour that sent the last effect of each actor.
+    effect_source: HashMap<EntityId, String>,
+}
+
+impl Border {
+    /// Closes the streams to zones that own no sector, and opens streams to new owners.
+    pub(crate) fn update_neighbours(&mut self, table: &Table, me: &InstanceId) -> Vec<Effect> {
+        let is_other = |sector: &&Sector| {
+            sector.zone != me.name && !sector.zone.is_empty() && !sector.grpc_address.is_empty()
+        };
+        let others: BTreeMap<&str, &Sector> =
+            table.sectors.iter().filter(is_other).map(|sector| (sector.zone.as_str(), sector)).collect();
+        let mut effects = Vec::new();
+        self.neighbours.retain(|name, neighbour| {
+            let stays = others.get(name.as_str()).is_some_and(|it| it.incarnation == neighbour.incarnation);
+            if !stays {
+                effects.push(Effect::CloseNeighbour { zone: name.clone() });
+            }
+            stays
+        });
+        for (name, sector) in others {
+            if !self.neighbours.contains_key(name) {
+                let (zone, grpc_address) = (name.to_owned(), sector.grpc_address.clone());
+                effects.push(Effect::OpenNeighbour { zone, grpc_address });
+                let neighbour = Neighbour { incarnation: sector.incarnation, ..Neighbour::default() };
+                self.neighbours.insert(name.to_owned(), neighbour);
+            }
+        }
+        effects
+    }
+
+    /// Queues an effect for the zone that owns the cell of the target.
+    pub(crate) fn effect(&mut self, effect: &shardkeep_sim::Effect, sim: &Sim, table: &Table) {
+        let owner = sim.position(effect.target).and_then(|at| table.owner(at.cell()));
+        if let Some(neighbour) = owner.and_then(|sector| self.neighbours.get_mut(&sector.zone)) {
+            neighbour.next.effects.push(*effect);
+        }
+    }
+
+    /// Tells a neighbour that an avatar of this zone has taken an item from its ground.
+    pub(crate) fn taken(&mut self, item: EntityId, cell: CellId, table: &Table) {
+        let owner = table.owner(cell);
+        if let Some(neighbour) = owner.and_then(|sector| self.neighbours.get_mut(&sector.zone)) {
+            neighbour.next.taken.push(item);
+        }
+    }
+
+    /// Stores which neighbour sent an effect of this actor, so that the result goes there.
+    pub(crate) fn note_effect(&mut self, actor: EntityId, from: &str) {
+        self.effect_source.insert(actor, from.to_owned());
+    }
+
+    /// Tells a neighbour that the database has rewarded its avatar for a kill in this zone.
+    pub(crate) fn rewarded(&mut self, player: CharacterId) {
+        if let Some(neighbour) = self.source_of(EntityId::avatar(player)) {
+            neighbour.next.rewarded.push(player);
+        }
+    }
+
+    pub(crate) fn result(&mut self, result: &EffectResult) {
+        if let Some(neighbour) = self.source_of(result.actor) {
+            neighbour.next.results.push(*result);
+        }
+    }
+
+    fn source_of(&mut self, actor: EntityId) -> Option<&mut Neighbour> {
+        self.neighbours.get_mut(self.effect_source.get(&actor)?)
+    }
+
+    /// A neighbour did not get some frames. The next frames repeat all ghosts; effects repeat themselves.
+    pub(crate) fn frames_lost(&mut self, zone: &str) {
+        if let Some(neighbour) = self.neighbours.get_mut(zone) {
+            neighbour.sent.clear();
+        }
+    }
+
+    /// The frames of this tick: for each neighbour the entities in and next to its cells.
+    pub(crate) fn frames(&mut self, tick: u64, sim: &Sim, table: &Table, me: &InstanceId) -> Vec<Effect> {
+        if self.neighbours.is_empty() {
+            return Vec::new();
+        }
+        let ghosts_due = tick.is_multiple_of(GHOST_TICKS);
+        let seen: Vec<EntityView> = if ghosts_due { sim.at_border().collect() } else { Vec::new() };
+        let mut near: HashMap<&str, Vec<&EntityView>> = HashMap::new();
+        for seen in &seen {
+            let map = sim.map();
+            let mut sent: Vec<&str> = Vec::new();
+            for cell in seen.state.position.cell().around(1, map.width, map.height) {
+                let Some(owner) = table.owner(cell).map(|sector| sector.zone.as_str()) else { continue };
+                if owner != me.name && !sent.contains(&owner) {
+                    sent.push(owner);
+                    near.entry(owner).or_default().push(seen);
+                }
+            }
+        }
+        let mut effects = Vec::new();
+        for (name, neighbour) in &mut self.neighbours {
+            if ghosts_due {
+                neighbour.queue_ghosts(tick, &near.remove(name.as_str()).unwrap_or_default());
+            }
+            let frames = std::iter::from_fn(|| next_frame(&mut neighbour.next));
+            effects.extend(frames.map(|frame| Effect::Frame { zone: name.clone(), frame }));
+        }
+        if tick.is_multiple_of(1_000) {
+            self.effect_source.retain(|actor, _| sim.position(*actor).is_some());
+        }
+        effects
+    }
+}
+
+impl Neighbour {
+    fn queue_ghosts(&mut self, tick: u64, near: &[&EntityView]) {
+        for seen in near {
+            let now = SentGhost { velocity: seen.state.velocity, health: seen.state.health, tick };
+            let known = self.sent.get(&seen.state.entity).is_some_and(|sent| {
+                *sent == SentGhost { tick: sent.tick, ..now } && tick < sent.tick + GHOST_REPEAT_TICKS
+            });
+            if !known {
+                self.sent.insert(seen.state.entity, now);
+                self.next.ghosts.push((*seen).clone());
+            }
+        }
+        if self.sent.len() > near.len() {
+            let here: HashSet<EntityId> = near.iter().map(|seen| seen.state.entity).collect();
+            let gone = self.sent.keys().filter(|entity| !here.contains(entity)).copied();
+            let mut gone: Vec<EntityId> = gone.collect();
+            // The order must not depend on the hash function.
+            gone.sort_unstable();
+            for entity in gone {
+                self.sent.remove(&entity);
+                self.next.gone.push(entity);
+            }
+        }
+    }
+}
+
+/// Takes one frame off the front. `None` when nothing waits.
+fn next_frame(rest: &mut Frame) -> Option<Frame> {
+    fn take<T>(rest: &mut Vec<T>) -> Vec<T> {
+        rest.drain(..rest.len().min(FRAME_PARTS)).collect()
+    }
+    let frame = Frame {
+        ghosts: take(&mut rest.ghosts),
+        gone: take(&mut rest.gone),
+        effects: take(&mut rest.effects),
+        results: take(&mut rest.results),
+        taken: take(&mut rest.taken),
+        rewarded: take(&mut rest.rewarded),
+    };
+    (frame != Frame::default()).then_some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shardkeep_sim::{GhostState, Kind};
+    use shardkeep_types::{CellRect, DaemonKind, Position, SpaceId};
+
+    use super::*;
+
+    fn seen(entity: u64, vx: i32) -> EntityView {
+        let state = GhostState {
+            entity: EntityId::avatar(CharacterId(entity)),
+            template: 0,
+            name: Arc::from("Ann"),
+            position: Position::flat(SpaceId(1), 0, 0),
+            velocity: (vx, 0),
+            health: 100,
+            max_health: 100,
+        };
+        EntityView { state, kind: Kind::Avatar, ghost: false }
+    }
+
+    fn frames(neighbour: &mut Neighbour) -> Vec<(usize, usize)> {
+        let frames = std::iter::from_fn(|| next_frame(&mut neighbour.next));
+        frames.map(|frame| (frame.ghosts.len(), frame.gone.len())).collect()
+    }
+
+    #[test]
+    fn ghost_is_sent_on_change_on_repeat_and_on_leave() {
+        let mut neighbour = Neighbour::default();
+        let mut at = |tick: u64, near: &[&EntityView]| {
+            neighbour.queue_ghosts(tick, near);
+            frames(&mut neighbour)
+        };
+        let (ann, turned) = (seen(1, 20), seen(1, 40));
+        assert_eq!(at(2, &[&ann]), [(1, 0)]);
+        assert_eq!(at(4, &[&ann]), []);
+        assert_eq!(at(6, &[&turned]), [(1, 0)]);
+        assert_eq!(at(16, &[&turned]), [(1, 0)], "repeated after a while");
+        assert_eq!(at(18, &[]), [(0, 1)]);
+        assert_eq!(at(20, &[]), []);
+    }
+
+    #[test]
+    fn ghosts_of_lost_frame_are_sent_again() {
+        let mut border = Border::default();
+        border.neighbours.insert("zone-2".into(), Neighbour::default());
+        let queue = |border: &mut Border, tick: u64| {
+            let neighbour = border.neighbours.get_mut("zone-2").unwrap();
+            neighbour.queue_ghosts(tick, &[&seen(1, 0), &seen(2, 0)]);
+            frames(neighbour)
+        };
+        assert_eq!(queue(&mut border, 2), [(2, 0)]);
+        assert_eq!(queue(&mut border, 4), []);
+        border.frames_lost("zone-2");
+        assert_eq!(queue(&mut border, 6), [(2, 0)]);
+    }
+
+    #[test]
+    fn many_ghosts_are_sent_in_several_frames() {
+        let mut neighbour = Neighbour::default();
+        let many: Vec<EntityView> = (1..=10_000).map(|entity| seen(entity, 0)).collect();
+        neighbour.queue_ghosts(2, &many.iter().collect::<Vec<_>>());
+        let sizes: Vec<usize> = frames(&mut neighbour).into_iter().map(|(ghosts, _)| ghosts).collect();
+        assert_eq!(sizes, [4_096, 4_096, 1_808]);
+    }
+
+    #[test]
+    fn streams_open_to_new_owners_and_close_with_their_incarnation() {
+        let me = InstanceId { kind: DaemonKind::Zone, name: "zone-1".into(), incarnation: 1 };
+        let sector = |zone: &str, incarnation, x0| Sector {
+            cells: CellRect { space: SpaceId(1), x0, y0: 0, x1: x0 + 1, y1: 1 },
+            zone: zone.into(),
+            incarnation,
+            epoch: 1,
+            grpc_address: "somewhere".into(),
+        };
+        let table = |incarnation| Table {
+            sectors: vec![
+                sector("zone-1", 1, 0),
+                sector("zone-2", incarnation, 1),
+                sector("zone-2", incarnation, 2),
+            ],
+            ..Table::default()
+        };
+        let mut border = Border::default();
+        let names = |effects: &[Effect]| -> Vec<String> {
+            effects.iter().map(|effect| format!("{effect:?}")).collect()
+        };
+        let opened = names(&border.update_neighbours(&table(7), &me));
+        assert!(opened.len() == 1 && opened[0].starts_with("OpenNeighbour"), "{opened:?}");
+        assert!(border.update_neighbours(&table(7), &me).is_empty());
+        let reopened = names(&border.update_neighbours(&table(8), &me));
+        assert!(
+            reopened[0].starts_with("CloseNeighbour") && reopened[1].starts_with("OpenNeighbour"),
+            "{reopened:?}"
+        );
+    }
+}

@@ -1,0 +1,354 @@
+//! One space of a zone: its simulation, its players, and what surrounds them. Requests and commands are handled when they
+//! arrive, between ticks. Nothing here waits or sends: everything for the outside is an [`Effect`].
+
+mod answers;
+mod commits;
+mod leaving;
+mod links;
+mod player_events;
+mod saving;
+mod source;
+mod target;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use shardkeep_link::{GatewayId, LinkEvent};
+use shardkeep_sim::{CellForm, CellUpdate, Input, Kind, Ring, Sim};
+use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, Position, SessionId, WorldId};
+
+use crate::{
+    config::Config,
+    domain::{
+        bindings::Bindings,
+        border::Border,
+        command::Command,
+        commit_queue::CommitQueue,
+        effect::{Answer, CommandError, Effect},
+        handover::{Arrival, HandedOver},
+        outbox::Outbox,
+        partition::Table,
+        payload::{Frame, ReplyTo},
+        players::{Player, Players},
+        presence::Presence,
+        publish,
+        save_schedule::SaveSchedule,
+        watchers::Watchers,
+    },
+    metrics,
+};
+
+const POPULATION_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Facts about the surroundings that a space cannot know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Surroundings {
+    /// The last call of the database was answered.
+    pub(crate) database_answers: bool,
+    /// This daemon drains.
+    pub(crate) draining: bool,
+    /// No other zone of the world is up, so no zone will take the sectors.
+    pub(crate) is_only_zone: bool,
+}
+
+pub(crate) struct Space {
+    me: InstanceId,
+    world: WorldId,
+    config: Config,
+    now: Instant,
+    tick: u64,
+    sim: Sim,
+    /// Inputs that the handling of other inputs caused. It is empty between events.
+    caused_inputs: VecDeque<Input>,
+    applying: bool,
+    effects: Vec<Effect>,
+    surroundings: Surroundings,
+    /// When this daemon began to drain.
+    draining_since: Option<Instant>,
+    players: Players,
+    table: Table,
+    cell_epochs: HashMap<CellId, Epoch>,
+    watchers: Watchers,
+    commit_queue: CommitQueue,
+    arrivals: BTreeMap<CharacterId, Arrival>,
+    bindings: Bindings,
+    handed_over: HashMap<SessionId, HandedOver>,
+    /// When a failed hand-over may be repeated.
+    handover_retry_at: HashMap<CharacterId, Instant>,
+    outbox: Outbox,
+    border: Border,
+    presence: Presence,
+    /// When the AI got the last perceptions. `None` without an AI.
+    perceived_at: Option<Instant>,
+    saving: SaveSchedule,
+    next_population_report: Instant,
+}
+
+impl Space {
+    pub(crate) fn new(me: InstanceId, world: WorldId, config: Config, sim: Sim, now: Instant) -> Self {
+        Self {
+            me,
+            world,
+            now,
+            tick: 0,
+            sim,
+            caused_inputs: VecDeque::new(),
+            applying: false,
+            effects: Vec::new(),
+            surroundings: Surroundings { database_answers: true, draining: false, is_only_zone: false },
+            draining_since: None,
+            players: Players::default(),
+            table: Table::default(),
+            cell_epochs: HashMap::new(),
+            watchers: Watchers::default(),
+            commit_queue: CommitQueue::default(),
+            arrivals: BTreeMap::new(),
+            bindings: Bindings::default(),
+            handed_over: HashMap::new(),
+            handover_retry_at: HashMap::new(),
+            outbox: Outbox::default(),
+            border: Border::default(),
+            presence: Presence::default(),
+            perceived_at: None,
+            saving: SaveSchedule::new(now + config.save_interval),
+            config,
+            next_population_report: now,
+        }
+    }
+
+    /// The effects since the last call, in order.
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Share of the avatars that this zone may have, from 0 to 1.
+    pub(crate) fn load(&self) -> f64 {
+        (self.players.len() as f64 / self.config.max_avatars as f64).min(1.0)
+    }
+
+    /// Whether all avatars are saved and released.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.players.len() == 0 && self.arrivals.is_empty()
+    }
+
+    pub(crate) fn surroundings(&mut self, now: Instant, surroundings: Surroundings) {
+        self.now = now;
+        self.surroundings = surroundings;
+        if surroundings.draining {
+            self.draining_since.get_or_insert(now);
+        }
+    }
+
+    /// Handles an event of a link.
+    pub(crate) fn link_event(&mut self, now: Instant, event: LinkEvent) {
+        self.now = now;
+        self.handle_link_event(event);
+    }
+
+    /// Handles a call of another daemon, or the result of a call.
+    pub(crate) fn command(&mut self, now: Instant, command: Command) {
+        self.now = now;
+        match command {
+            Command::Admit { admission, term, reply } => {
+                let answer = self.admit(*admission, term);
+                self.reply_to(reply, Answer::Admitted(answer));
+            }
+            Command::Evict { character, epoch, reason, reply } => {
+                self.evict(character, epoch, &reason, reply);
+            }
+            Command::Teleport { character, to, reply } => {
+                let answer = self.teleport(character, to);
+                self.reply_to(reply, Answer::Done(answer));
+            }
+            Command::Offer { offered, reply } => {
+                let answer = self.offered(*offered);
+                self.reply_to(reply, Answer::Offered(answer));
+            }
+            Command::Settle { settlement, reply } => {
+                self.settled(settlement);
+                self.reply_to(reply, Answer::Settled);
+            }
+            Command::Observe { reply } => {
+                let sectors = self.table.of(&self.me).map(|sector| sector.cells).collect();
+                let entities = self.sim.seen().filter(|seen| !seen.ghost).collect();
+                self.reply_to(reply, Answer::Observed { sectors, entities });
+            }
+            Command::Peer { from, frame } => self.peer_frame(&from, frame),
+            Command::FramesLost { zone } => self.border.frames_lost(&zone),
+            Command::Partition(table) => self.partition(table),
+            Command::PresenceLost => self.presence.report_all(),
+            Command::AiConnected(connected) => self.perceived_at = connected.then_some(now),
+            Command::Intents(intents) => {
+                metrics::intents(intents.len());
+                self.apply(Input::Intents(intents));
+            }
+            Command::Ground { cells, items, generations } => {
+                self.apply(Input::Ground { cells, items, generations });
+            }
+            Command::Committed { number, change, outcome, stale } => {
+                self.committed(number, &change, outcome, stale);
+            }
+            Command::Handover { character, epoch, event } => self.handover_event(character, epoch, event),
+            Command::Released { character, epoch } => self.released(character, epoch),
+            Command::Saved { states, stale } => self.saved(&states, stale.as_deref()),
+            Command::Loaded { character, row } => self.loaded(character, row.as_deref()),
+        }
+    }
+
+    /// Sends the answers to everything that has arrived.
+    pub(crate) fn answer(&mut self) {
+        self.resync();
+        self.flush();
+    }
+
+    /// Runs one tick. `wall_ms` is the time of the simulation.
+    pub(crate) fn step(&mut self, now: Instant, wall_ms: u64) {
+        self.now = now;
+        self.tick += 1;
+        for event in self.sim.tick(wall_ms) {
+            self.sim_event(event);
+        }
+        self.advance_arrivals();
+        self.advance_leaving();
+        self.save_soft_state();
+        self.answer();
+        self.effects.extend(self.border.frames(self.tick, &self.sim, &self.table, &self.me));
+        self.effects.extend(self.presence.report(self.tick, &self.players, &self.sim));
+        self.send_perceptions();
+        self.report_population();
+    }
+
+    /// Applies an input to the simulation and handles what it causes. Inputs that this causes follow in order; nothing is
+    /// nested, however long the chain is.
+    fn apply(&mut self, input: Input) {
+        self.caused_inputs.push_back(input);
+        if self.applying {
+            return;
+        }
+        self.applying = true;
+        while let Some(input) = self.caused_inputs.pop_front() {
+            for event in self.sim.apply(input) {
+                self.sim_event(event);
+            }
+        }
+        self.applying = false;
+    }
+
+    fn reply_to(&mut self, to: ReplyTo, answer: Answer) {
+        self.effects.push(Effect::Answer { to, answer });
+    }
+
+    fn teleport(&mut self, character: CharacterId, to: Position) -> Result<(), CommandError> {
+        let map = self.sim.map();
+        if to.space != self.sim.space() || to.x_mm < 0 || to.y_mm < 0 || !map.contains(to.cell()) {
+            return Err(CommandError::Invalid("the position is not in this space"));
+        }
+        match self.players.get(character) {
+            None => Err(CommandError::NotFound("the character is not in this zone")),
+            Some(player) if !player.is_playing() => {
+                Err(CommandError::Unavailable("the character is leaving this zone: try again"))
+            }
+            Some(_) => {
+                self.apply(Input::Teleport { character, to });
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies a new table. New cells need their ground; cells with a new epoch need a keyframe.
+    fn partition(&mut self, table: Table) {
+        if !table.is_newer_than(&self.table) {
+            tracing::debug!(term = %table.term, epoch = table.epoch, "an old partition is refused");
+            return;
+        }
+        let before: Vec<_> = self.table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
+        let owned: Vec<_> = table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
+        tracing::info!(term = %table.term, epoch = table.epoch, sectors = owned.len(), "partition");
+        self.apply(Input::Sectors(owned.iter().map(|(cells, _)| *cells).collect()));
+        let new = owned.iter().filter(|sector| !before.contains(sector));
+        self.effects.extend(new.map(|(cells, _)| Effect::LoadGround(*cells)));
+        let epochs = table.cell_epochs(&self.me);
+        for (&cell, epoch) in &epochs {
+            if self.cell_epochs.get(&cell) != Some(epoch) {
+                for ring in [Ring::Near, Ring::Outer] {
+                    self.apply(Input::Keyframe { cell, ring });
+                }
+            }
+        }
+        self.cell_epochs = epochs;
+        self.effects.extend(self.border.update_neighbours(&table, &self.me));
+        self.table = table;
+    }
+
+    /// Stores the gateway of a session. `None` if the session has no avatar here.
+    fn attach(
+        &mut self,
+        session: SessionId,
+        gateway: &GatewayId,
+        session_epoch: Epoch,
+    ) -> Option<&mut Player> {
+        let player = self.players.of_session(session)?;
+        if session_epoch < player.session_epoch {
+            metrics::refused("session_epoch");
+            return None;
+        }
+        player.session_epoch = session_epoch;
+        player.gateway = Some(gateway.clone());
+        Some(player)
+    }
+
+    /// Publishes a cell update: encoded once, for all gateways that watch the cell.
+    fn publish(&mut self, update: &CellUpdate) {
+        let Some(&epoch) = self.cell_epochs.get(&update.cell) else { return };
+        let message = publish::encode(update);
+        metrics::published(update.ring, update.form == CellForm::Keyframe, message.payload.len());
+        let (group, kind) =
+            (publish::group(self.world, update.cell, update.ring), publish::kind(update.form));
+        self.effects.push(Effect::Publish { group, epoch, kind, message });
+    }
+
+    /// Applies news of a neighbour.
+    fn peer_frame(&mut self, from: &str, frame: Frame) {
+        metrics::peer_frame("in");
+        let Frame { ghosts, gone, effects, results, taken, rewarded } = frame;
+        ghosts.into_iter().for_each(|ghost| self.apply(Input::Ghost(ghost.state)));
+        gone.into_iter().for_each(|entity| self.apply(Input::GhostGone(entity)));
+        taken.into_iter().for_each(|item| self.apply(Input::ItemTaken(item)));
+        self.effects.extend(rewarded.into_iter().map(Effect::Load));
+        for effect in effects {
+            self.border.note_effect(effect.actor, from);
+            self.apply(Input::Effect(effect));
+        }
+        results.into_iter().for_each(|result| self.apply(Input::EffectResult(result)));
+    }
+
+    fn send_perceptions(&mut self) {
+        let Some(last) = self.perceived_at else { return };
+        let elapsed = self.now.saturating_duration_since(last);
+        if elapsed < self.config.think_interval {
+            return;
+        }
+        self.perceived_at = Some(self.now);
+        let creatures = self.sim.perceptions();
+        if !creatures.is_empty() {
+            let elapsed_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
+            self.effects.push(Effect::Perceptions { tick: self.tick, elapsed_ms, creatures });
+        }
+    }
+
+    fn report_population(&mut self) {
+        if self.now < self.next_population_report {
+            return;
+        }
+        self.next_population_report = self.now + POPULATION_INTERVAL;
+        let creatures = self.sim.seen().filter(|seen| seen.kind == Kind::Creature && !seen.ghost).count();
+        metrics::population(self.players.len(), creatures, self.cell_epochs.len());
+        metrics::counts(self.sim.counts());
+        let now = self.now;
+        self.handover_retry_at.retain(|_, until| *until > now);
+        self.bindings.remove_expired(now);
+        self.handed_over.retain(|_, handed_over| !handed_over.is_expired(now));
+    }
+}

@@ -1,0 +1,155 @@
+//! The source of a hand-over: executes the steps that the state machine in `state` decides.
+
+use std::{sync::Arc, time::Duration};
+
+use shardkeep_sim::{EnteringAvatar, Input};
+use shardkeep_types::{CellId, CharacterId, Epoch};
+
+use super::Space;
+use crate::{
+    domain::{
+        effect::Effect,
+        handover::{HandedOver, Source, SourceEvent, SourceStep},
+        payload::{Admission, Destination, OfferedAvatar, Settlement},
+        players::{OutgoingHandover, PlayerPhase},
+    },
+    metrics,
+};
+
+/// The pause after a failed hand-over.
+const HANDOVER_RETRY_PAUSE: Duration = Duration::from_millis(500);
+impl Space {
+    /// Hands over an avatar that is in a cell of another zone, if nothing prevents it.
+    pub(super) fn begin_handover(&mut self, character: CharacterId, cell: CellId) {
+        let Some(owner) = self.table.owner(cell).filter(|sector| !sector.grpc_address.is_empty()) else {
+            return;
+        };
+        let to = Destination {
+            name: owner.zone.clone(),
+            incarnation: owner.incarnation,
+            grpc_address: owner.grpc_address.clone(),
+        };
+        let is_me = to.name == self.me.name && to.incarnation == self.me.incarnation;
+        let paused = self.handover_retry_at.get(&character).is_some_and(|until| *until > self.now);
+        // While the database does not answer, this zone simulates the avatar across the border.
+        let committing = self.sim.is_committing(character);
+        if is_me || paused || committing || !self.surroundings.database_answers {
+            return;
+        }
+        let now = self.now;
+        if let Some(player) = self.players.get_mut(character).filter(|player| player.is_playing()) {
+            player.phase = PlayerPhase::HandingOver(OutgoingHandover {
+                state: Source::Quiescing,
+                to: Arc::new(to),
+                since: now,
+            });
+            self.apply(Input::Freeze { character });
+            self.continue_leaving(character);
+        }
+    }
+
+    pub(super) fn handover_event(&mut self, character: CharacterId, epoch: Epoch, event: SourceEvent) {
+        let Some(player) = self.players.get_mut(character).filter(|player| player.epoch == epoch) else {
+            return;
+        };
+        let PlayerPhase::HandingOver(handover) = &mut player.phase else { return };
+        let (state, steps) = handover.state.transition(event);
+        if let Some(state) = state {
+            handover.state = state;
+        }
+        let (to, since) = (handover.to.clone(), handover.since);
+        if state.is_none() {
+            let outcome = match event {
+                SourceEvent::Committed(_) => "committed",
+                SourceEvent::Lost => "lost",
+                _ => "refused",
+            };
+            metrics::handed_over(outcome, self.now.saturating_duration_since(since));
+        }
+        for step in steps {
+            self.handover_step(character, epoch, &to, step);
+        }
+    }
+
+    fn handover_step(
+        &mut self,
+        character: CharacterId,
+        epoch: Epoch,
+        to: &Arc<Destination>,
+        step: SourceStep,
+    ) {
+        match step {
+            SourceStep::Offer => self.offer(character, to),
+            SourceStep::Transfer => {
+                if let Some(state) = self.next_soft_state(character) {
+                    self.effects.push(Effect::Transfer { to: to.clone(), state });
+                }
+            }
+            SourceStep::Thaw => self.thaw(character),
+            SourceStep::Bind(epoch) => {
+                if let Some(player) = self.players.get(character)
+                    && let Some(gateway) = player.gateway.clone()
+                {
+                    let (session, zone) = (player.session, to.name.clone());
+                    self.effects.push(Effect::Bind { gateway, session, zone, epoch });
+                }
+            }
+            SourceStep::Settle { committed } => {
+                let Some(player) = self.players.get_mut(character) else { return };
+                // After a thaw this zone processes the inputs.
+                let inputs = if committed { player.take_held_inputs() } else { Vec::new() };
+                let mut handed_over = HandedOver::new(character, epoch, to.clone(), self.now);
+                let settlement = if committed {
+                    let (_, settlement) = handed_over.forward(inputs);
+                    self.handed_over.insert(player.session, handed_over);
+                    settlement
+                } else {
+                    Settlement { character, epoch, committed: false, inputs, from: 0 }
+                };
+                self.effects.push(Effect::Settle { to: to.clone(), settlement });
+            }
+            SourceStep::Forget => {
+                self.remove_player(character);
+            }
+        }
+    }
+
+    fn thaw(&mut self, character: CharacterId) {
+        self.handover_retry_at.insert(character, self.now + HANDOVER_RETRY_PAUSE);
+        self.apply(Input::Thaw { character });
+        let Some(player) = self.players.get_mut(character) else { return };
+        player.phase = PlayerPhase::Playing;
+        for message in player.take_held_inputs() {
+            self.message(character, &message);
+        }
+    }
+
+    fn offer(&mut self, character: CharacterId, to: &Arc<Destination>) {
+        let (Some(avatar), Some(player)) = (self.sim.avatar(character), self.players.get(character)) else {
+            return;
+        };
+        let own = avatar.own;
+        let velocity = (i32::from(own.velocity.0), i32::from(own.velocity.1));
+        let entering = EnteringAvatar {
+            character,
+            name: player.name.clone(),
+            epoch: player.epoch,
+            position: own.position,
+            velocity,
+            facing: own.facing,
+            health: own.health,
+            last_input: own.last_input,
+            cooldown_ms: avatar.cooldown_ms,
+            possessions: avatar.possessions.clone(),
+        };
+        let admission = Admission {
+            session: player.session,
+            session_epoch: player.session_epoch,
+            account: player.account,
+            entering,
+        };
+        let (from, gateway) = (self.me.name.clone(), player.gateway.clone());
+        let offered = Box::new(OfferedAvatar { from, gateway, admission });
+        self.effects.push(Effect::Offer { to: to.clone(), offered });
+    }
+}

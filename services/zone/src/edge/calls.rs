@@ -1,0 +1,352 @@
+//! Calls of other daemons, outside the loop of the zone. Each call is a task that ends with a command to the loop.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use shardkeep_cluster::{Backoff, MESSAGE_LIMIT, Node};
+use shardkeep_daemon::Daemon;
+use shardkeep_rpc::{
+    dbcache::{
+        GroundItem, LoadGroundReply, LoadGroundRequest, ReleaseRequest, SaveSoftRequest, TransferRequest,
+    },
+    zone::{PeerFrame, zone_client::ZoneClient},
+};
+use shardkeep_sim::HardChange;
+use shardkeep_types::{CellRect, CharacterId, DaemonKind, Epoch};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, transport::Channel};
+
+use crate::{
+    domain::{
+        command::Command,
+        handover::SourceEvent,
+        payload::{Destination, Fences, Job, OfferedAvatar, Settlement, SoftState},
+    },
+    edge::{
+        convert,
+        database::{Database, DatabaseError},
+        message::Message,
+        transaction,
+    },
+    metrics,
+};
+
+const OFFER_DEADLINE: Duration = Duration::from_secs(1);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(1);
+/// After these attempts the target asks the database.
+const SETTLE_TRIES: u32 = 5;
+
+/// How often a failure to load the ground is logged.
+const GROUND_ERROR_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Starts tasks. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    node: Node,
+    database: Database,
+    daemon: Daemon,
+    messages: mpsc::Sender<Message>,
+    /// How many loads of ground have failed and not succeeded since.
+    failing_loads: Arc<AtomicUsize>,
+}
+
+impl Calls {
+    pub(crate) fn new(node: Node, daemon: Daemon, messages: mpsc::Sender<Message>) -> Self {
+        let database = Database::new(node.clone(), daemon.stopped());
+        Self { node, database, daemon, messages, failing_loads: Arc::default() }
+    }
+
+    /// Whether the last call of the database was answered.
+    pub(crate) fn database_answers(&self) -> bool {
+        self.database.is_reachable()
+    }
+
+    fn spawn(&self, work: impl Future<Output = Option<Command>> + Send + 'static) {
+        let messages = self.messages.clone();
+        self.daemon.spawn_work("background call", async move {
+            if let Some(command) = work.await {
+                // A closed queue means that the loop has ended.
+                let _ = messages.send(Message::Command(command)).await;
+            }
+        });
+    }
+
+    fn zone(&self, grpc_address: &str) -> ZoneClient<Channel> {
+        let channel = self.node.channel(DaemonKind::Zone, grpc_address);
+        ZoneClient::new(channel)
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Commits a hard action. If the fence of the rewarded character fails, it commits the action without the reward.
+    pub(crate) fn commit(&self, job: Job, fences: Fences) {
+        let (database, world) = (self.database.clone(), self.node.world());
+        self.spawn(async move {
+            let action = transaction::transaction(world, &job.change, &fences)?;
+            let mut result = database.commit(&action).await;
+            if matches!(result, Err(DatabaseError::Stale | DatabaseError::Refused))
+                && let Some(change) = transaction::without_reward(&job.change)
+            {
+                result = database.commit(&transaction::transaction(world, &change, &fences)?).await;
+            }
+            let label = match &result {
+                Ok(result) if result.applied => "applied",
+                Ok(_) => "repeated",
+                Err(error) => error.label(),
+            };
+            let stale = result == Err(DatabaseError::Stale);
+            Some(finished(job, label, stale, transaction::outcome(result)))
+        });
+    }
+
+    /// Asks for the stored result of an earlier action.
+    pub(crate) fn recall(&self, job: Job) {
+        let database = self.database.clone();
+        self.spawn(async move {
+            let HardChange::Recall { player, action } = job.change else { return None };
+            let result = database.lookup_action(&transaction::action_id(player, action)).await;
+            let stale = result.as_ref().is_err_and(|error| *error == DatabaseError::Stale);
+            let label = result.as_ref().map_or_else(|error| error.label(), |_| "repeated");
+            Some(finished(job, label, stale, transaction::recalled(result)))
+        });
+    }
+
+    /// Loads the ground of these cells, page by page. The daemon is not ready from the first failure on until the ground
+    /// is loaded.
+    pub(crate) fn load_ground(&self, cells: CellRect) {
+        let (database, daemon) = (self.database.clone(), self.daemon.clone());
+        let request =
+            LoadGroundRequest { world: self.node.world().0, cells: Some(cells.into()), after: None };
+        let (messages, loads) = (self.messages.clone(), self.failing_loads.clone());
+        self.spawn(async move {
+            let ground = tokio::select! {
+                ground = read_ground(&database, request, &daemon, &loads) => ground,
+                () = messages.closed() => return None,
+            };
+            let item = |ground: GroundItem| {
+                let at = ground.position?.try_into().ok()?;
+                Some((convert::item(ground.item?), at))
+            };
+            let items = ground.items.into_iter().filter_map(item).collect();
+            Some(Command::Ground { cells, items, generations: ground.generations.into_iter().collect() })
+        });
+    }
+
+    pub(crate) fn save(&self, states: &[SoftState]) {
+        let database = self.database.clone();
+        let names: Vec<_> = states.iter().map(|state| (state.character, state.epoch)).collect();
+        let request = SaveSoftRequest { states: states.iter().map(convert::soft_state).collect() };
+        self.spawn(async move {
+            let stale = database.save(request).await.ok();
+            let stale = stale.map(|stale| stale.into_iter().map(CharacterId).collect::<Vec<_>>());
+            if let Some(stale) = &stale {
+                metrics::saved(names.len().saturating_sub(stale.len()));
+            }
+            Some(Command::Saved { states: names, stale })
+        });
+    }
+
+    pub(crate) fn release(&self, state: SoftState) {
+        let database = self.database.clone();
+        let SoftState { character, epoch, .. } = state;
+        let soft = Some(convert::soft_state(&state));
+        self.spawn(async move {
+            let request = ReleaseRequest { character: character.0, epoch: epoch.0, soft };
+            let released = database.release(&request).await;
+            metrics::released(released.map_or_else(DatabaseError::label, |()| "released"));
+            Some(Command::Released { character, epoch })
+        });
+    }
+
+    pub(crate) fn load(&self, character: CharacterId) {
+        let database = self.database.clone();
+        self.spawn(async move {
+            let row =
+                database.load(character).await.ok().and_then(|row| match convert::stored_avatar(&row) {
+                    Ok(stored) => Some(Box::new(stored)),
+                    Err(error) => {
+                        tracing::error!(%character, %error, "dbcache sent a malformed character");
+                        None
+                    }
+                });
+            Some(Command::Loaded { character, row })
+        });
+    }
+
+    pub(crate) fn offer(&self, to: &Destination, offered: &OfferedAvatar) {
+        let mut client = self.zone(&to.grpc_address);
+        let entering = &offered.admission.entering;
+        let (character, epoch) = (entering.character, entering.epoch);
+        let offer = convert::offer(self.node.id(), self.node.world(), offered);
+        self.spawn(async move {
+            let mut request = Request::new(offer);
+            request.set_timeout(OFFER_DEADLINE);
+            let event = match tokio::time::timeout(OFFER_DEADLINE, client.offer(request)).await {
+                Ok(Ok(reply)) if reply.get_ref().accepted => SourceEvent::Accepted,
+                Ok(Ok(reply)) => {
+                    let reason = &reply.get_ref().reason;
+                    tracing::info!(%character, reason, "the neighbour does not take the avatar");
+                    SourceEvent::Refused
+                }
+                Ok(Err(status)) => {
+                    let (code, reason) = (status.code(), status.message());
+                    tracing::warn!(%character, ?code, reason, "the neighbour did not answer an offer");
+                    SourceEvent::Refused
+                }
+                Err(_) => SourceEvent::Refused,
+            };
+            Some(Command::Handover { character, epoch, event })
+        });
+    }
+
+    pub(crate) fn transfer(&self, to: &Destination, state: SoftState) {
+        let database = self.database.clone();
+        let (me, SoftState { character, epoch, .. }) = (self.node.id(), state);
+        let transfer = TransferRequest {
+            character: character.0,
+            epoch: epoch.0,
+            from_zone: me.name.clone(),
+            from_incarnation: me.incarnation,
+            to_zone: to.name.clone(),
+            to_incarnation: to.incarnation,
+            soft: Some(convert::soft_state(&state)),
+        };
+        self.spawn(async move {
+            let event = match database.transfer(&transfer).await {
+                Ok(epoch) => SourceEvent::Committed(Epoch(epoch)),
+                // The daemon stops. The next owner loads the character from the database.
+                Err(DatabaseError::Unknown) => return None,
+                Err(_) => SourceEvent::Lost,
+            };
+            Some(Command::Handover { character, epoch, event })
+        });
+    }
+
+    pub(crate) fn settle(&self, to: &Destination, settlement: Settlement) {
+        let mut client = self.zone(&to.grpc_address);
+        let settle = convert::settlement(settlement);
+        self.spawn(async move {
+            let mut backoff = Backoff::default();
+            for _ in 0..SETTLE_TRIES {
+                let call = client.settle(settle.clone());
+                match tokio::time::timeout(SETTLE_DEADLINE, call).await {
+                    Ok(Ok(_)) => return None,
+                    Ok(Err(status)) => tracing::debug!(%status, "a settlement did not arrive"),
+                    Err(_) => {}
+                }
+                backoff.wait().await;
+            }
+            None
+        });
+    }
+
+    /// Sends frames to a neighbour until the queue is closed. Frames for an unreachable neighbour are dropped and counted:
+    /// ghosts and effects are repeated.
+    pub(crate) fn stream_to_neighbour(&self, grpc_address: &str, mut frames: mpsc::Receiver<PeerFrame>) {
+        let client = self.zone(grpc_address);
+        let stopped = self.daemon.stopped();
+        self.daemon.spawn_work("stream to a neighbour", async move {
+            let mut backoff = Backoff::default();
+            while let Some(first) = frames.recv().await {
+                let streaming = stream_frames(client.clone(), first, &mut frames);
+                tokio::select! {
+                    ended = streaming => match ended {
+                        Ok(()) => return,
+                        Err(status) => tracing::debug!(%status, "the stream to a neighbour ended"),
+                    },
+                    () = stopped.cancelled() => return,
+                }
+                backoff.wait().await;
+                while frames.try_recv().is_ok() {
+                    metrics::dropped("neighbour");
+                }
+            }
+        });
+    }
+}
+
+fn finished(job: Job, label: &'static str, stale: bool, outcome: shardkeep_sim::Outcome) -> Command {
+    metrics::committed(job.change.reason(), label, job.since.elapsed());
+    Command::Committed { number: job.number, change: job.change, outcome, stale }
+}
+
+/// All pages of a part of the ground, however many attempts they take.
+async fn read_ground(
+    database: &Database,
+    mut request: LoadGroundRequest,
+    daemon: &Daemon,
+    failing_loads: &AtomicUsize,
+) -> LoadGroundReply {
+    let (mut ground, mut backoff) = (LoadGroundReply::default(), Backoff::default());
+    let mut logged_at: Option<Instant> = None;
+    loop {
+        match database.load_ground(request).await {
+            Ok(page) => {
+                ground.items.extend(page.items);
+                ground.generations.extend(page.generations);
+                request.after = page.next;
+                if page.next.is_none() {
+                    break;
+                }
+            }
+            Err(error) => {
+                if logged_at.is_none() {
+                    failing_loads.fetch_add(1, Ordering::Relaxed);
+                    let reason = format!("the ground is not loaded: {error}");
+                    daemon.not_ready_because("ground", Some(reason));
+                }
+                if logged_at.is_none_or(|at| at.elapsed() >= GROUND_ERROR_INTERVAL) {
+                    logged_at = Some(Instant::now());
+                    let cells = &request.cells;
+                    tracing::error!(%error, ?cells, "the ground cannot be loaded: its cells stay empty until a retry succeeds");
+                }
+                metrics::ground_load_failed();
+                backoff.wait().await;
+            }
+        }
+    }
+    if logged_at.is_some() {
+        tracing::info!(cells = ?request.cells, items = ground.items.len(), "the ground is loaded after a failure");
+        if failing_loads.fetch_sub(1, Ordering::Relaxed) == 1 {
+            daemon.not_ready_because("ground", None);
+        }
+    }
+    ground
+}
+
+/// Runs one stream to a neighbour. Returns `Ok` when the queue is closed.
+async fn stream_frames(
+    mut client: ZoneClient<Channel>,
+    first: PeerFrame,
+    frames: &mut mpsc::Receiver<PeerFrame>,
+) -> Result<(), Status> {
+    let (sender, receiver) = mpsc::channel(1);
+    let mut next = Some(first);
+    let open = client.peer(ReceiverStream::new(receiver));
+    let mut answers = tokio::time::timeout(OFFER_DEADLINE, open)
+        .await
+        .map_err(|_| Status::deadline_exceeded("the neighbour did not answer"))??
+        .into_inner();
+    loop {
+        match next.take() {
+            Some(frame) => {
+                tokio::select! {
+                    sent = sender.send(frame) => sent.map_err(|_| Status::unavailable("the stream is closed"))?,
+                    ended = answers.message() => {
+                        ended?;
+                        return Err(Status::unavailable("the neighbour closed the stream"));
+                    }
+                }
+            }
+            None => return Ok(()),
+        }
+        next = frames.recv().await;
+    }
+}

@@ -1,0 +1,218 @@
+//! The gRPC service of a zone: each call becomes a command to the loop and waits for its answer.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt};
+use shardkeep_cluster::{MESSAGE_LIMIT, Peer};
+use shardkeep_daemon::contained;
+use shardkeep_rpc::{
+    Malformed, session_id,
+    zone::{
+        AdmitReply, AdmitRequest, EvictReply, EvictRequest, MapSnapshot, ObserveRequest, OfferReply,
+        OfferRequest, PeerFrame, SettleReply, SettleRequest, TeleportReply, TeleportRequest,
+        zone_server::{Zone, ZoneServer},
+    },
+};
+use shardkeep_sim::Map;
+use shardkeep_types::{AccountId, EntityId, Epoch, Position, Term};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    domain::{
+        command::Command,
+        effect::{Answer, CommandError},
+        payload::{Admission, ReplyTo},
+    },
+    edge::{convert, message::Message},
+    metrics,
+};
+
+/// The shortest interval between two snapshots of a live map.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+#[derive(Clone)]
+pub(crate) struct ZoneService {
+    name: Arc<str>,
+    map: Arc<Map>,
+    messages: mpsc::Sender<Message>,
+    draining: CancellationToken,
+}
+
+impl ZoneService {
+    pub(crate) fn new(
+        name: &str,
+        map: Arc<Map>,
+        messages: mpsc::Sender<Message>,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { name: name.into(), map, messages, draining }
+    }
+
+    pub(crate) fn into_server(self) -> ZoneServer<Self> {
+        ZoneServer::new(self)
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Sends a command and waits for the answer.
+    async fn ask(&self, command: impl FnOnce(ReplyTo) -> Command + Send + 'static) -> Result<Answer, Status> {
+        let (sender, answer) = oneshot::channel();
+        let closing = || Status::unavailable("this zone is stopping");
+        let call = Message::Call { command: Box::new(command), answer: sender };
+        self.messages.send(call).await.map_err(|_| closing())?;
+        answer.await.map_err(|_| closing())
+    }
+}
+
+#[tonic::async_trait]
+impl Zone for ZoneService {
+    async fn admit(&self, request: Request<AdmitRequest>) -> Result<Response<AdmitReply>, Status> {
+        let request = request.into_inner();
+        let character = request.character.ok_or_else(|| Malformed::missing("character"))?;
+        let entering = convert::entering(&character)?;
+        let entity = EntityId::avatar(entering.character).0;
+        let admission = Box::new(Admission {
+            session: session_id(&request.session)?,
+            session_epoch: Epoch(request.session_epoch),
+            account: AccountId(request.account),
+            entering,
+        });
+        let term = Term(request.term);
+        let Answer::Admitted(answer) =
+            self.ask(move |reply| Command::Admit { admission, term, reply }).await?
+        else {
+            return Err(wrong_answer());
+        };
+        let position = answer.map_err(|error| status(&error))?;
+        Ok(Response::new(AdmitReply { entity, position: Some(position.into()) }))
+    }
+
+    async fn evict(&self, request: Request<EvictRequest>) -> Result<Response<EvictReply>, Status> {
+        let EvictRequest { character, epoch, reason } = request.into_inner();
+        let (character, epoch) = (character.into(), Epoch(epoch));
+        done(self.ask(move |reply| Command::Evict { character, epoch, reason, reply }).await?)?;
+        Ok(Response::new(EvictReply {}))
+    }
+
+    async fn teleport(&self, request: Request<TeleportRequest>) -> Result<Response<TeleportReply>, Status> {
+        let request = request.into_inner();
+        let to: Position = request.to.ok_or_else(|| Malformed::missing("to"))?.try_into()?;
+        let character = request.character.into();
+        done(self.ask(move |reply| Command::Teleport { character, to, reply }).await?)?;
+        Ok(Response::new(TeleportReply {}))
+    }
+
+    async fn offer(&self, request: Request<OfferRequest>) -> Result<Response<OfferReply>, Status> {
+        let offered = Box::new(convert::offered(request.into_inner())?);
+        let Answer::Offered(answer) = self.ask(move |reply| Command::Offer { offered, reply }).await? else {
+            return Err(wrong_answer());
+        };
+        let accepted = answer.is_ok();
+        Ok(Response::new(OfferReply { accepted, reason: answer.err().unwrap_or_default() }))
+    }
+
+    async fn settle(&self, request: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {
+        let settlement = convert::settlement_from_proto(request.into_inner())?;
+        self.ask(move |reply| Command::Settle { settlement, reply }).await?;
+        Ok(Response::new(SettleReply {}))
+    }
+
+    type PeerStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;
+
+    async fn peer(
+        &self,
+        request: Request<Streaming<PeerFrame>>,
+    ) -> Result<Response<Self::PeerStream>, Status> {
+        let peer = Peer::of(&request)?;
+        let mut frames = request.into_inner();
+        let messages = self.messages.clone();
+        // The answer is an empty stream that stays open as long as the neighbour sends frames.
+        let (keep_open, responses) = mpsc::channel::<Result<PeerFrame, Status>>(1);
+        let read_frames = async move {
+            while let Some(Ok(frame)) = frames.next().await {
+                let (frame, malformed) = convert::frame_from_proto(frame);
+                if malformed > 0 {
+                    tracing::debug!(zone = peer.name, malformed, "a neighbour sent malformed ghosts");
+                    (0..malformed).for_each(|_| metrics::refused("ghost"));
+                }
+                let command = Command::Peer { from: peer.name.clone(), frame };
+                if messages.send(Message::Command(command)).await.is_err() {
+                    break;
+                }
+            }
+            drop(keep_open);
+        };
+        // Frames become commands one by one; the loop owns the state.
+        tokio::spawn(contained("neighbour stream", read_frames));
+        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+    }
+
+    type ObserveStream = Pin<Box<dyn Stream<Item = Result<MapSnapshot, Status>> + Send>>;
+
+    async fn observe(
+        &self,
+        request: Request<ObserveRequest>,
+    ) -> Result<Response<Self::ObserveStream>, Status> {
+        let interval = Duration::from_millis(request.into_inner().interval_ms.into()).max(SHORTEST_INTERVAL);
+        let (sender, receiver) = mpsc::channel(1);
+        let service = self.clone();
+        let send_snapshots = async move {
+            let mut interval = tokio::time::interval(interval);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = interval.tick() => {}
+                    () = service.draining.cancelled() => return,
+                    () = sender.closed() => return,
+                }
+                let snapshot = service.snapshot().await;
+                if sender.send(snapshot).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::spawn(contained("map stream", send_snapshots));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+impl ZoneService {
+    async fn snapshot(&self) -> Result<MapSnapshot, Status> {
+        let Answer::Observed { sectors, entities } = self.ask(|reply| Command::Observe { reply }).await?
+        else {
+            return Err(wrong_answer());
+        };
+        Ok(MapSnapshot {
+            zone: self.name.to_string(),
+            sectors: sectors.into_iter().map(Into::into).collect(),
+            entities: entities.iter().map(convert::ghost).collect(),
+            map_width_mm: self.map.width_mm().unsigned_abs(),
+            map_height_mm: self.map.height_mm().unsigned_abs(),
+        })
+    }
+}
+
+fn done(answer: Answer) -> Result<(), Status> {
+    match answer {
+        Answer::Done(answer) => answer.map_err(|error| status(&error)),
+        _ => Err(wrong_answer()),
+    }
+}
+
+fn wrong_answer() -> Status {
+    Status::internal("the zone gave the answer of another call")
+}
+
+fn status(error: &CommandError) -> Status {
+    let message = error.to_string();
+    match error {
+        CommandError::Invalid(_) => Status::invalid_argument(message),
+        CommandError::NotFound(_) => Status::not_found(message),
+        CommandError::Precondition(_) => Status::failed_precondition(message),
+        CommandError::Full(_) => Status::resource_exhausted(message),
+        CommandError::Unavailable(_) => Status::unavailable(message),
+    }
+}
