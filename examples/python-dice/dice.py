@@ -42,7 +42,7 @@ def generated():
 
 common, registry, registry_rpc, link, link_rpc = generated()
 
-TABLE = dict(kind=KIND << 8, space=0, number=1)
+TABLE = dict(kind=KIND << 8, namespace=0, number=1)
 
 
 class Gateway:
