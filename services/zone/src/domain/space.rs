@@ -133,6 +133,12 @@ impl Space {
         self.players.len() == 0 && self.arrivals.is_empty()
     }
 
+    /// Epoch of an avatar, and whether it plays here. `None`: it is not here.
+    #[cfg(test)]
+    pub(crate) fn player(&self, character: CharacterId) -> Option<(Epoch, bool)> {
+        self.players.get(character).map(|player| (player.epoch, player.is_playing()))
+    }
+
     pub(crate) fn surroundings(&mut self, now: Instant, surroundings: Surroundings) {
         self.now = now;
         self.surroundings = surroundings;
