@@ -136,6 +136,14 @@ impl Space {
     /// Epoch of an avatar, and whether it plays here. `None`: it is not here.
     #[cfg(test)]
     pub(crate) fn player(&self, character: CharacterId) -> Option<(Epoch, bool)> {
+        if let Some(player) = self.players.get(character).filter(|p| !p.is_playing()) {
+            eprintln!(
+                "DBG {:?} avatar {:?} commit {}",
+                player.phase,
+                self.sim.avatar(character).map(|a| a.held),
+                self.sim.is_committing(character)
+            );
+        }
         self.players.get(character).map(|player| (player.epoch, player.is_playing()))
     }
 

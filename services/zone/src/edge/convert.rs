@@ -18,7 +18,8 @@ use shardkeep_types::{AccountId, EntityId, Epoch, InstanceId, ItemId, Term, Worl
 use crate::domain::{
     partition::{Sector, Table},
     payload::{
-        Admission, Frame, OfferedAvatar, PresenceReport, Present, Settlement, SoftState, StoredAvatar,
+        Admission, Frame, LatestState, OfferedAvatar, PresenceReport, Present, Settlement, SoftState,
+        StoredAvatar,
     },
 };
 
@@ -111,15 +112,17 @@ pub(crate) fn offered(request: peer::OfferRequest) -> Result<OfferedAvatar, Malf
 }
 
 pub(crate) fn settlement(settlement: Settlement) -> peer::SettleRequest {
-    let Settlement { character, epoch, committed, inputs, from } = settlement;
-    let pending_inputs =
-        inputs.into_iter().map(|input| link::ClientMessage::from(input).encode_to_vec()).collect();
+    let Settlement { character, epoch, committed, inputs, from, latest } = settlement;
     peer::SettleRequest {
         character: character.0,
         epoch: epoch.0,
         committed,
-        pending_inputs,
+        pending_inputs: inputs
+            .into_iter()
+            .map(|input| link::ClientMessage::from(input).encode_to_vec())
+            .collect(),
         pending_from: from,
+        latest: latest.map(latest_state),
     }
 }
 
@@ -135,6 +138,30 @@ pub(crate) fn settlement_from_proto(request: peer::SettleRequest) -> Result<Sett
         committed: request.committed,
         inputs: request.pending_inputs.into_iter().map(input).collect::<Result<_, Malformed>>()?,
         from: request.pending_from,
+        latest: request.latest.map(latest_state_from_proto).transpose()?,
+    })
+}
+
+fn latest_state(latest: LatestState) -> peer::LatestState {
+    peer::LatestState {
+        position: Some(latest.position.into()),
+        vx_mm_s: latest.velocity.0,
+        vy_mm_s: latest.velocity.1,
+        facing: latest.facing.into(),
+        health: latest.health,
+        last_input: latest.last_input,
+        cooldown_ms: u32::try_from(latest.cooldown_ms).unwrap_or(u32::MAX),
+    }
+}
+
+fn latest_state_from_proto(latest: peer::LatestState) -> Result<LatestState, Malformed> {
+    Ok(LatestState {
+        position: latest.position.ok_or_else(|| Malformed::missing("position"))?.try_into()?,
+        velocity: (latest.vx_mm_s, latest.vy_mm_s),
+        facing: u8::try_from(latest.facing).map_err(|error| Malformed::new("facing", error))?,
+        health: latest.health,
+        last_input: latest.last_input,
+        cooldown_ms: latest.cooldown_ms.into(),
     })
 }
 

@@ -6,7 +6,7 @@ use prost::Message;
 use shardkeep_link::{ClientMessage, MessageKind, ServerMessage};
 use shardkeep_types::{EntityId, ItemId, Random};
 use shardkeep_wire::{
-    movement::Move,
+    movement::{Avatar, Move},
     opcode,
     payload::{Drop, Error, ErrorCode, PickUp},
 };
@@ -31,18 +31,37 @@ pub(super) struct Bot {
     requests: u64,
     actions: u64,
     pending: Option<Pending>,
+    /// When the last own state came that said that the avatar moves.
+    moving_since: Option<u64>,
+    /// The last message stopped the avatar.
+    stopped: bool,
 }
 
 /// The meaning of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    Acknowledged { action: u64, asked_us: u64 },
+    Acknowledged {
+        action: u64,
+        asked_us: u64,
+    },
+    /// The next position of an avatar that moves.
+    Moved {
+        after_us: u64,
+    },
     Nothing,
 }
 
 impl Bot {
     pub(super) fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), sequence: 0, requests: 0, actions: 0, pending: None }
+        Self {
+            random: Random::new(seed),
+            sequence: 0,
+            requests: 0,
+            actions: 0,
+            pending: None,
+            moving_since: None,
+            stopped: false,
+        }
     }
 
     /// Since when an action waits for its answer.
@@ -50,7 +69,7 @@ impl Bot {
         self.pending.as_ref().map(|pending| pending.asked_us)
     }
 
-    /// The messages of a step. `quiet`: the bot begins nothing new.
+    /// The messages of a step. `quiet`: the bot stops and begins nothing new.
     pub(super) fn act(
         &mut self,
         now_us: u64,
@@ -59,8 +78,12 @@ impl Bot {
         quiet: bool,
     ) -> Vec<ClientMessage> {
         let mut messages = Vec::new();
-        if !quiet && self.random.within(1, 8) == 1 {
-            messages.push(self.walk());
+        if quiet && !self.stopped {
+            self.stopped = true;
+            messages.push(self.walk(0));
+        } else if !quiet && self.random.within(1, 25) == 1 {
+            let speed = self.random.between(-6_000, 6_000) as i16;
+            messages.push(self.walk(speed));
         }
         if self.pending.is_none() && !quiet && self.random.within(1, 3) == 1 {
             self.begin_action(now_us, held, ground);
@@ -82,9 +105,9 @@ impl Bot {
         messages
     }
 
-    fn walk(&mut self) -> ClientMessage {
+    fn walk(&mut self, speed: i16) -> ClientMessage {
         self.sequence += 1;
-        let velocity = [self.random.between(-6_000, 6_000) as i16, 0];
+        let velocity = [speed, 0];
         let mut payload = BytesMut::new();
         Move { sequence: self.sequence, velocity, facing: 0 }.encode(&mut payload);
         ClientMessage {
@@ -114,7 +137,13 @@ impl Bot {
         self.pending = Some(Pending { action, opcode, payload, request: 0, asked_us, sent_us: now_us });
     }
 
-    pub(super) fn hear(&mut self, message: &ServerMessage) -> Heard {
+    pub(super) fn hear(&mut self, now_us: u64, message: &ServerMessage) -> Heard {
+        if message.opcode == opcode::AVATAR {
+            let Ok(avatar) = Avatar::decode(&message.payload) else { return Heard::Nothing };
+            let moves = avatar.velocity != [0, 0];
+            let before = std::mem::replace(&mut self.moving_since, moves.then_some(now_us));
+            return before.map_or(Heard::Nothing, |since| Heard::Moved { after_us: now_us - since });
+        }
         if message.kind != MessageKind::Reply {
             return Heard::Nothing;
         }

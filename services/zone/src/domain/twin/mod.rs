@@ -182,6 +182,8 @@ pub(super) struct Twin {
     pub(super) acknowledged: u64,
     /// Virtual time between a request and its reply, in microseconds.
     pub(super) latencies: Vec<u64>,
+    /// The longest time between two positions of an avatar that moves, as its client receives them.
+    pub(super) longest_stop_us: u64,
     pub(super) faults: Vec<String>,
     quiet: bool,
 }
@@ -212,6 +214,7 @@ impl Twin {
             transfers: 0,
             acknowledged: 0,
             latencies: Vec::new(),
+            longest_stop_us: 0,
             faults: Vec::new(),
             quiet: false,
         };
@@ -292,7 +295,7 @@ impl Twin {
         self.happen_in(delay, happening);
     }
 
-    fn to_zone(&mut self, zone: usize, delivery: Delivery) {
+    fn send_to_zone(&mut self, zone: usize, delivery: Delivery) {
         let incarnation = self.zones[zone].incarnation;
         self.in_order(9, zone, Happening::Zone { zone, incarnation, delivery });
     }
@@ -310,7 +313,11 @@ impl Twin {
         self.zones[zone].stopped = None;
         self.zones[zone].callers.clear();
         let up = LinkEvent::Up { gateway: self.gateway.clone(), fresh: true };
-        self.to_zone(zone, Delivery::Link(up));
+        self.send_to_zone(zone, Delivery::Link(up));
+        // A gateway announces its bindings again over a fresh link.
+        let bound = self.sessions.iter().filter(|(_, bound)| bound.zone == Some(zone));
+        let bound: Vec<SessionId> = bound.map(|(session, _)| *session).collect();
+        bound.into_iter().for_each(|session| self.announce(session));
         self.happen_in(1, Happening::Zone { zone, incarnation, delivery: Delivery::Tick });
     }
 
@@ -332,7 +339,7 @@ impl Twin {
         let sectors = vec![sector(0), sector(1)];
         self.table = Table { term: Term(1), epoch: self.table.epoch + 1, sectors };
         for zone in alive {
-            self.to_zone(zone, Delivery::Command(Command::Partition(self.table.clone())));
+            self.send_to_zone(zone, Delivery::Command(Command::Partition(self.table.clone())));
         }
     }
 

@@ -38,7 +38,7 @@ impl Twin {
                     None => self.deliver(zone, delivery),
                 }
             }
-            Happening::Database { zone, owner, request } => self.ask_database(zone, owner, request),
+            Happening::Database { zone, owner, request } => self.ask_database(zone, &owner, request),
             Happening::Bind { session, zone, epoch } => self.bind(session, &zone, epoch),
             Happening::Ready { session, bind_epoch } => self.ready(session, bind_epoch),
             Happening::ToClient { session, messages } => self.client_hears(session, &messages),
@@ -111,15 +111,15 @@ impl Twin {
                     let (number, change) = (job.number, job.change.clone());
                     self.back_to(zone, Command::Committed { number, change, outcome, stale: false });
                 }
-                self.to_database(zone, Request::Commit { job, fences });
+                self.ask_in_time(zone, Request::Commit { job, fences });
             }
-            Effect::Recall { job } => self.to_database(zone, Request::Recall(job)),
-            Effect::Save(states) => self.to_database(zone, Request::Save(states)),
-            Effect::Release(state) => self.to_database(zone, Request::Release(state)),
-            Effect::Load(character) => self.to_database(zone, Request::Load(character)),
+            Effect::Recall { job } => self.ask_in_time(zone, Request::Recall(job)),
+            Effect::Save(states) => self.ask_in_time(zone, Request::Save(states)),
+            Effect::Release(state) => self.ask_in_time(zone, Request::Release(state)),
+            Effect::Load(character) => self.ask_in_time(zone, Request::Load(character)),
             Effect::Transfer { to, state } => {
                 let to = (to.name.clone(), to.incarnation);
-                self.to_database(zone, Request::Transfer { to, state });
+                self.ask_in_time(zone, Request::Transfer { to, state });
             }
             Effect::LoadGround(cells) => {
                 let ground = self.database.ground().into_iter();
@@ -149,7 +149,7 @@ impl Twin {
         }
     }
 
-    fn to_database(&mut self, zone: usize, request: Request) {
+    fn ask_in_time(&mut self, zone: usize, request: Request) {
         let (owner, delay) = (self.owner(zone), self.delay());
         self.happen_in(delay, Happening::Database { zone, owner, request });
     }
@@ -161,11 +161,11 @@ impl Twin {
         self.happen_in(delay, Happening::Zone { zone, incarnation, delivery });
     }
 
-    fn ask_database(&mut self, zone: usize, owner: Owner, request: Request) {
+    fn ask_database(&mut self, zone: usize, owner: &Owner, request: Request) {
         let incarnation = owner.1;
         let command = match request {
             Request::Commit { job, fences } => {
-                let (outcome, stale) = self.database.commit(&owner, &job.change, &fences);
+                let (outcome, stale) = self.database.commit(owner, &job.change, &fences);
                 Command::Committed { number: job.number, change: job.change, outcome, stale }
             }
             Request::Recall(job) => {
@@ -173,19 +173,19 @@ impl Twin {
                 Command::Committed { number: job.number, change: job.change, outcome, stale: false }
             }
             Request::Save(states) => {
-                let stale = Some(self.database.save(&owner, &states));
+                let stale = Some(self.database.save(owner, &states));
                 let name = |state: &SoftState| (state.character, state.epoch);
                 Command::Saved { states: states.iter().map(name).collect(), stale }
             }
             Request::Release(state) => {
-                self.database.save(&owner, &[state]);
+                self.database.save(owner, &[state]);
                 Command::Released { character: state.character, epoch: state.epoch }
             }
             Request::Load(character) => {
                 Command::Loaded { character, row: self.database.load(character).map(Box::new) }
             }
             Request::Transfer { to, state } => {
-                let event = match self.database.transfer(&owner, &to, &state) {
+                let event = match self.database.transfer(owner, &to, &state) {
                     Some(epoch) => {
                         self.transfers += 1;
                         SourceEvent::Committed(epoch)
@@ -280,14 +280,14 @@ impl Twin {
     }
 
     /// The gateway tells the zone that it speaks for this session.
-    fn announce(&mut self, session: SessionId) {
+    pub(super) fn announce(&mut self, session: SessionId) {
         let Some(bound) = self.sessions.get(&session) else { return };
         let (Some(zone), bind_epoch) = (bound.zone, bound.epoch) else { return };
         let gateway = self.gateway.clone();
         let account = AccountId(bound.character.0);
         let (session_epoch, link_dead) = (Epoch(1), false);
         let event = LinkEvent::Bound { gateway, session, session_epoch, bind_epoch, account, link_dead };
-        self.to_zone(zone, Delivery::Link(event));
+        self.send_to_zone(zone, Delivery::Link(event));
     }
 
     fn ready(&mut self, session: SessionId, bind_epoch: Epoch) {
@@ -297,10 +297,10 @@ impl Twin {
         }
         bound.ready = true;
         let held = std::mem::take(&mut bound.held);
-        self.to_backend(session, held);
+        self.forward_input(session, held);
     }
 
-    fn to_backend(&mut self, session: SessionId, messages: Vec<ClientMessage>) {
+    fn forward_input(&mut self, session: SessionId, messages: Vec<ClientMessage>) {
         let Some(bound) = self.sessions.get_mut(&session) else { return };
         let Some(zone) = bound.zone.filter(|_| bound.ready) else {
             bound.held.extend(messages);
@@ -311,7 +311,7 @@ impl Twin {
         }
         let gateway = self.gateway.clone();
         let event = LinkEvent::Deliver { gateway, session, session_epoch: Epoch(1), messages };
-        self.to_zone(zone, Delivery::Link(event));
+        self.send_to_zone(zone, Delivery::Link(event));
     }
 
     fn bot_acts(&mut self, session: SessionId) {
@@ -319,20 +319,26 @@ impl Twin {
         let held = self.database.holds(bound.character);
         let ground: Vec<_> = self.database.ground().into_iter().map(|(item, _)| item).collect();
         let messages = bound.bot.act(self.now_us, &held, &ground, self.quiet);
-        self.to_backend(session, messages);
+        self.forward_input(session, messages);
         self.happen_in(100_000, Happening::BotActs(session));
     }
 
     fn client_hears(&mut self, session: SessionId, messages: &[ServerMessage]) {
         let Some(bound) = self.sessions.get_mut(&session) else { return };
         for message in messages {
-            if let Heard::Acknowledged { action, asked_us } = bound.bot.hear(message) {
-                self.acknowledged += 1;
-                self.latencies.push(self.now_us - asked_us);
-                if !self.database.has_result(bound.character, action) {
-                    let text = format!("action {action} of {} is acknowledged, not stored", bound.character);
-                    self.faults.push(text);
+            let (action, asked_us) = match bound.bot.hear(self.now_us, message) {
+                Heard::Acknowledged { action, asked_us } => (action, asked_us),
+                Heard::Moved { after_us } => {
+                    self.longest_stop_us = self.longest_stop_us.max(after_us);
+                    continue;
                 }
+                Heard::Nothing => continue,
+            };
+            self.acknowledged += 1;
+            self.latencies.push(self.now_us - asked_us);
+            if !self.database.has_result(bound.character, action) {
+                let text = format!("action {action} of {} is acknowledged, not stored", bound.character);
+                self.faults.push(text);
             }
         }
     }
@@ -396,7 +402,8 @@ impl Twin {
                     Some((its, true)) if owns && its == epoch => {}
                     None if !owns => {}
                     other => {
-                        found.push(format!("{character}: zone {zone} has {other:?}, owner {owner:?} {epoch}"))
+                        found
+                            .push(format!("{character}: zone {zone} has {other:?}, owner {owner:?} {epoch}"));
                     }
                 }
                 if owns && (bound.zone != Some(zone) || !bound.ready) {

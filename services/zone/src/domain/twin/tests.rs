@@ -23,11 +23,24 @@ fn run(setup: Setup) -> Twin {
 fn hard_action_is_answered_without_waiting_for_a_tick() {
     let mut twin = run(CALM);
     assert_eq!(twin.faults, Vec::<String>::new());
-    assert!(twin.acknowledged > 100, "{} actions", twin.acknowledged);
+    assert!(twin.acknowledged > 50, "{} actions", twin.acknowledged);
     twin.latencies.sort_unstable();
     let median_us = twin.latencies[twin.latencies.len() / 2];
     // Four messages of at most 2 ms each: to the zone, to the database, and back.
     assert!(median_us < 10_000, "{median_us} µs");
+}
+
+#[test]
+fn avatar_moves_on_during_handover() {
+    let mut transfers = 0;
+    for seed in 0..10 {
+        let twin = run(Setup { seed, ..CALM });
+        assert_eq!(twin.faults, Vec::<String>::new());
+        transfers += twin.transfers;
+        // The clocks of the two zones may be almost a tick apart, and a message takes up to 2 ms.
+        assert!(twin.longest_stop_us <= 104_000, "seed {seed}: {} µs", twin.longest_stop_us);
+    }
+    assert!(transfers > 20, "{transfers} hand-overs");
 }
 
 #[test]
