@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use shardkeep_rpc::zone::PeerFrame;
 use shardkeep_sim::{Effect, EffectResult, EntityView, Sim};
-use shardkeep_types::{CellId, CharacterId, EntityId, InstanceId};
+use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, InstanceId};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -14,6 +14,8 @@ use crate::{
     partition::{Sector, Table},
 };
 
+/// Entities are sent to the owners of cells at most this far away.
+const GHOST_MARGIN: u16 = 1;
 /// Interval in ticks between messages with changed ghosts.
 const GHOST_TICKS: u64 = 2;
 /// Unchanged ghosts are sent again after this many ticks.
@@ -53,15 +55,12 @@ impl NeighbourZones {
         Self { background_calls, all: HashMap::new(), effect_source: HashMap::new() }
     }
 
-    /// Closes the streams to zones that own no sector, and opens streams to new owners.
-    pub(crate) fn update_streams(&mut self, table: &Table, me: &InstanceId) {
-        let others: Vec<&Sector> = table
-            .sectors
-            .iter()
-            .filter(|sector| {
-                sector.zone != me.name && !sector.zone.is_empty() && !sector.grpc_address.is_empty()
-            })
-            .collect();
+    /// Opens streams to the owners of adjacent sectors, and closes all others. A sector that this zone has just given
+    /// away counts as its sector until the next table, because some of its avatars are still here.
+    pub(crate) fn update_streams(&mut self, table: &Table, before: &Table, me: &InstanceId) {
+        let own: Vec<CellRect> = table.of(me).chain(before.of(me)).map(|sector| sector.cells).collect();
+        let others = table.around(&own, GHOST_MARGIN, me);
+        let others: Vec<&Sector> = others.filter(|sector| !sector.grpc_address.is_empty()).collect();
         self.all.retain(|name, neighbour| {
             others.iter().any(|sector| sector.zone == *name && sector.incarnation == neighbour.incarnation)
         });
@@ -127,7 +126,7 @@ impl NeighbourZones {
         for seen in &seen {
             let map = sim.map();
             let mut sent: Vec<&str> = Vec::new();
-            for cell in seen.state.position.cell().around(1, map.width, map.height) {
+            for cell in seen.state.position.cell().around(GHOST_MARGIN, map.width, map.height) {
                 let Some(owner) = table.owner(cell).map(|sector| sector.zone.as_str()) else { continue };
                 if owner != me.name && !sent.contains(&owner) {
                     sent.push(owner);

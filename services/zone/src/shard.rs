@@ -158,7 +158,7 @@ impl Shard {
             }
         }
         self.cell_epochs = epochs;
-        self.neighbours.update_streams(&table, &self.me);
+        self.neighbours.update_streams(&table, &self.table, &self.me);
         self.table = table;
     }
 
