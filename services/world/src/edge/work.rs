@@ -184,8 +184,8 @@ impl Worker {
         let at = character.position.map(Position::try_from).transpose().map_err(|error| error.to_string())?;
         // Avatars of closed spaces return to space 1.
         let at = at.filter(|at| view.is_open(at.space));
-        let at = at.unwrap_or_else(|| start_position(placement.account().0, self.map_cells));
-        let cell = at.cell();
+        let start = start_position(placement.account().0, self.map_cells);
+        let cell = at.unwrap_or(start).cell();
         let owner = view.zone_of(cell).ok_or_else(|| format!("nobody owns cell {cell}"))?;
         let claim = dbcache::ClaimRequest {
             character: character.id,
@@ -197,8 +197,10 @@ impl Worker {
             session: placement.session().as_bytes().to_vec(),
         };
         let mut database = self.require_database()?;
-        let claimed = retryable(database.claim(claim)).await?;
-        let character = Character { position: Some(at.into()), ..claimed };
+        let mut character = retryable(database.claim(claim)).await?;
+        if at.is_none() {
+            character.position = Some(start.into());
+        }
         self.admit(placement, owner, character, term).await.map(Ok)
     }
 

@@ -38,6 +38,12 @@ impl StandInDatabase {
         self.0.lock().unwrap().characters[&id].clone()
     }
 
+    /// Moves a character to a space.
+    pub(crate) fn set_space(&self, id: u64, space: u32) {
+        let mut state = self.0.lock().unwrap();
+        state.characters.get_mut(&id).unwrap().position.as_mut().unwrap().space = space;
+    }
+
     /// The stored layout.
     pub(crate) fn layout(&self) -> LoadLayoutReply {
         self.0.lock().unwrap().layout.clone()

@@ -50,6 +50,24 @@ async fn player_enters_and_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn avatar_of_closed_space_enters_at_start_of_space_1() {
+    let mut cluster = Cluster::start().await;
+    let (west, _) = cluster.zone("zone-1").await;
+    let _east = cluster.zone("zone-2").await;
+    let _world = cluster.world("world-1").await;
+    let mut gateway = cluster.gateway("gateway-1", "world-1").await;
+    let character = gateway.enter_new_character("world-1", 1, "Ann").await;
+    gateway.reply(11).await;
+    gateway.request(1, opcode::LEAVE, 12, &Leave {}).await;
+    gateway.reply(12).await;
+    cluster.database.set_space(character, 9);
+    gateway.enter(1, 13, character).await;
+    let entered = Entered::decode(&*gateway.reply(13).await.payload).unwrap();
+    let admitted = west.admitted.borrow().last().unwrap().character.clone().unwrap();
+    assert_eq!((entered.space, admitted.position.unwrap().space), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_zone_loses_avatars_and_sectors_to_other_zone() {
     let mut cluster = Cluster::start().await;
     let _west = cluster.zone("zone-1").await;
