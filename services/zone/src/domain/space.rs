@@ -292,7 +292,7 @@ impl Space {
             }
         }
         self.cell_epochs = epochs;
-        self.effects.extend(self.border.update_neighbours(&table, &self.me));
+        self.effects.extend(self.border.update_neighbours(&table, &self.table, &self.me));
         self.table = table;
     }
 

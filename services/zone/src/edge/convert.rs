@@ -1,6 +1,6 @@
 //! Converts between the types of a space and the messages of the world, the database, neighbours and the AI.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use prost::Message;
 use shardkeep_link::ClientMessage;
@@ -13,7 +13,7 @@ use shardkeep_sim::{
     Effect, EffectResult, EnteringAvatar, EntityView, GhostState, Goal, Intent, Item, Kind, Perception,
     Possessions,
 };
-use shardkeep_types::{AccountId, EntityId, Epoch, InstanceId, ItemId, Term, WorldId};
+use shardkeep_types::{AccountId, EntityId, Epoch, InstanceId, ItemId, SpaceId, Term, WorldId};
 
 use crate::domain::{
     partition::{Sector, Table},
@@ -273,6 +273,7 @@ pub(crate) fn presence(zone: &InstanceId, report: PresenceReport) -> world::Pres
     }
 }
 
+/// The partition. A zone simulates space 1 only, so it ignores sectors of other spaces.
 pub(crate) fn table(table: world::Partition) -> Result<Table, Malformed> {
     let sector = |sector: world::Sector| {
         Ok(Sector {
@@ -283,7 +284,15 @@ pub(crate) fn table(table: world::Partition) -> Result<Table, Malformed> {
             grpc_address: sector.grpc_address,
         })
     };
-    let sectors = table.sectors.into_iter().map(sector).collect::<Result<_, Malformed>>()?;
+    let mut sectors = table.sectors.into_iter().map(sector).collect::<Result<Vec<_>, Malformed>>()?;
+    let count = sectors.len();
+    sectors.retain(|sector| sector.cells.space == SpaceId::FIRST);
+    if sectors.len() < count {
+        static REPORTED: Once = Once::new();
+        REPORTED.call_once(|| {
+            tracing::error!("this zone serves space 1 only; sectors of other spaces stay empty");
+        });
+    }
     Ok(Table { term: Term(table.term), epoch: table.epoch, sectors })
 }
 
@@ -344,4 +353,22 @@ pub(crate) fn intent(intent: &ai::Intent) -> Intent {
         Action::Idle | Action::Unspecified => Goal::Idle,
     };
     Intent { creature: EntityId(intent.creature), goal }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_types::CellRect;
+
+    use super::*;
+
+    #[test]
+    fn sectors_of_other_spaces_are_ignored() {
+        let sector = |space| world::Sector {
+            cells: Some(CellRect { space: SpaceId(space), x0: 0, y0: 0, x1: 2, y1: 1 }.into()),
+            ..world::Sector::default()
+        };
+        let partition =
+            world::Partition { sectors: vec![sector(1), sector(2)], ..world::Partition::default() };
+        assert_eq!(table(partition).unwrap().sectors.len(), 1);
+    }
 }
