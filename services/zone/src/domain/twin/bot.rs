@@ -82,7 +82,9 @@ impl Bot {
             self.stopped = true;
             messages.push(self.walk(0));
         } else if !quiet && self.random.within(1, 25) == 1 {
-            let speed = self.random.between(-6_000, 6_000) as i16;
+            let back = self.random.within(0, 1) == 0;
+            let speed = self.random.between(1_000, 6_000) as i16;
+            let speed = if back { -speed } else { speed };
             messages.push(self.walk(speed));
         }
         if self.pending.is_none() && !quiet && self.random.within(1, 3) == 1 {

@@ -186,6 +186,7 @@ pub(super) struct Twin {
     pub(super) longest_stop_us: u64,
     pub(super) faults: Vec<String>,
     quiet: bool,
+    traced: bool,
 }
 
 fn zone_name(zone: usize) -> String {
@@ -217,6 +218,7 @@ impl Twin {
             longest_stop_us: 0,
             faults: Vec::new(),
             quiet: false,
+            traced: std::env::var_os("SHARDKEEP_TWIN_TRACE").is_some(),
         };
         for zone in 0..2 {
             twin.zones.push(Zone {
@@ -314,6 +316,7 @@ impl Twin {
         self.zones[zone].callers.clear();
         let up = LinkEvent::Up { gateway: self.gateway.clone(), fresh: true };
         self.send_to_zone(zone, Delivery::Link(up));
+        self.send_to_zone(zone, Delivery::Command(Command::PresenceLost));
         // A gateway announces its bindings again over a fresh link.
         let bound = self.sessions.iter().filter(|(_, bound)| bound.zone == Some(zone));
         let bound: Vec<SessionId> = bound.map(|(session, _)| *session).collect();

@@ -16,10 +16,23 @@ impl Twin {
             let happening = self.happenings.remove(&(at, number));
             self.now_us = at;
             if let Some(happening) = happening {
+                self.trace(&happening);
                 self.happen(happening);
             }
         }
         self.now_us = until_ms * 1_000;
+    }
+
+    /// With `SHARDKEEP_TWIN_TRACE`, prints everything that happens, except ticks and news of neighbours.
+    fn trace(&self, happening: &Happening) {
+        let is_frequent = matches!(
+            happening,
+            Happening::BotActs(_)
+                | Happening::Zone { delivery: Delivery::Tick | Delivery::Command(Command::Peer { .. }), .. }
+        );
+        if self.traced && !is_frequent {
+            println!("{:>9.3} ms  {happening:?}", self.now_us as f64 / 1_000.0);
+        }
     }
 
     /// Ends faults and new actions.
@@ -139,12 +152,18 @@ impl Twin {
                     self.in_order(zone, to, Happening::Zone { zone: to, incarnation, delivery });
                 }
             }
+            // The world binds the session again, in case that the zones did not.
+            Effect::Presence(report) => {
+                for present in report.present {
+                    let (session, zone) = (present.session, zone_name(zone));
+                    self.in_order(8, 9, Happening::Bind { session, zone, epoch: present.epoch });
+                }
+            }
             Effect::Close { session, .. } => self.faults.push(format!("session {session} was closed")),
             Effect::Subscribe { .. }
             | Effect::Publish { .. }
             | Effect::OpenNeighbour { .. }
             | Effect::CloseNeighbour { .. }
-            | Effect::Presence(_)
             | Effect::Perceptions { .. } => {}
         }
     }
