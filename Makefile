@@ -72,6 +72,7 @@ nextest:
 
 .PHONY: test-long
 test-long: test-deps ## Chaos and soak runs, about half an hour
+	SHARDKEEP_TWIN_SEEDS=0..10000 $(CARGO) test --profile $(PROFILE) -p shardkeep-zone --lib twin -- --nocapture
 	$(CARGO) test --quiet --workspace --no-run
 	$(RUN_TESTS) test --workspace --test stories -- --ignored --test-threads 1
 

@@ -13,6 +13,7 @@ use shardkeep_types::DaemonKind;
 use crate::{
     daemon,
     data_dir::DataDir,
+    gm_layout::{self, SectorCommand, SpaceCommand},
     operator::{ClusterArgs, Operator},
     terminal,
     token_file::TokenFile,
@@ -152,6 +153,12 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// List, move, split and merge the sectors of a world
+    #[command(subcommand)]
+    Sector(SectorCommand),
+    /// List, create and close the spaces of a world
+    #[command(subcommand)]
+    Space(SpaceCommand),
     /// Add an operator, change its role or password
     Operator {
         name: String,
@@ -292,6 +299,8 @@ fn message(command: Command) -> Result<GmCommand> {
         Command::Drain { kind, name, reason } => {
             (reason, Action::Drain(gm::Drain { kind: kind.to_string(), name }))
         }
+        Command::Sector(command) => gm_layout::sector(command),
+        Command::Space(command) => gm_layout::space(command),
         Command::Remove { kind, name, reason } => {
             (reason, Action::Remove(gm::RemoveDaemon { kind: kind.to_string(), name }))
         }

@@ -12,6 +12,7 @@ mod dns;
 mod doctor;
 mod down;
 mod gm;
+mod gm_layout;
 mod healthcheck;
 pub mod http;
 mod lane;

@@ -23,6 +23,7 @@ mod long;
 mod loot;
 mod malicious_client;
 mod operator;
+mod partition;
 mod player_events;
 mod regions;
 mod replica_with_other_store;

@@ -18,7 +18,7 @@ impl Sim {
     pub(crate) fn act(&mut self, requester: Requester, act: Act) {
         let answer = match self.bodies.avatar(requester.character) {
             None => Err(Refusal::NotFound),
-            Some((body, _)) if body.frozen => Err(Refusal::Unavailable),
+            Some((body, _)) if body.is_held() => Err(Refusal::Unavailable),
             Some(_) => self.try_act(requester, act),
         };
         match answer {

@@ -6,7 +6,7 @@ use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Point, Position};
 
 use crate::{
     Event, Sim,
-    body::{Avatar, Body, EntityDetails, Ghost, dirty},
+    body::{Avatar, Body, EntityDetails, Ghost, Hold, dirty},
     event::{Kind, Refusal, RemovalReason},
     input::{EnteringAvatar, GhostState, Input, Item, Requester},
     ring::Ring,
@@ -37,8 +37,9 @@ fn apply(sim: &mut Sim, input: Input) {
         }
         Input::Enter(entering) => enter(sim, *entering),
         Input::Leave { character } => sim.leave(character),
-        Input::Freeze { character } => freeze(sim, character, true),
-        Input::Thaw { character } => freeze(sim, character, false),
+        Input::Suspend { character } => hold(sim, character, Hold::Suspended),
+        Input::Freeze { character } => hold(sim, character, Hold::Frozen),
+        Input::Thaw { character } => hold(sim, character, Hold::Free),
         Input::Stop { character } => {
             if let Some((_, avatar)) = sim.bodies.avatar_mut(character) {
                 avatar.desired_velocity = (0, 0);
@@ -180,11 +181,11 @@ fn enter(sim: &mut Sim, entering: EnteringAvatar) {
     sim.bodies.insert(body, EntityDetails::Avatar(Box::new(avatar)));
 }
 
-fn freeze(sim: &mut Sim, character: CharacterId, frozen: bool) {
+fn hold(sim: &mut Sim, character: CharacterId, hold: Hold) {
     if let Some((body, _)) = sim.bodies.avatar_mut(character) {
-        body.frozen = frozen;
+        body.hold = hold;
     }
-    if frozen {
+    if hold != Hold::Free {
         // Now, because the player can still be answered. The next zone does not know these requests.
         sim.end_interactions(character);
     }
@@ -287,8 +288,6 @@ impl Sim {
         let cell = self.cells.at(to.x_mm, to.y_mm);
         let Some((body, avatar)) = self.bodies.avatar_mut(character) else { return };
         avatar.desired_velocity = (0, 0);
-        // A teleport over the border is handed over at once, unlike a step over the border.
-        avatar.outside_since = Some(0);
         body.set_velocity(0, 0);
         (body.x, body.y, body.parts) = (to.x_mm, to.y_mm, (0, 0));
         body.touch(dirty::MOVEMENT);

@@ -20,6 +20,17 @@ pub(crate) mod dirty {
     pub(crate) const ALL: u8 = APPEARS | POSITION | VELOCITY | FACING | HEALTH;
 }
 
+/// How much an avatar takes part while it leaves its zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Hold {
+    #[default]
+    Free,
+    /// It moves and can be hurt, but begins nothing.
+    Suspended,
+    /// It does not change.
+    Frozen,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Body {
     pub(crate) id: EntityId,
@@ -36,7 +47,7 @@ pub(crate) struct Body {
     pub(crate) template: u16,
     pub(crate) facing: u8,
     pub(crate) kind: Kind,
-    pub(crate) frozen: bool,
+    pub(crate) hold: Hold,
     /// Changes for the near and for the outer watchers; see [`dirty`].
     pub(crate) near: u8,
     pub(crate) outer: u8,
@@ -50,6 +61,15 @@ impl Body {
     pub(crate) fn touch(&mut self, bits: u8) {
         self.near |= bits;
         self.outer |= bits;
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.hold == Hold::Frozen
+    }
+
+    /// The avatar leaves its zone, and begins nothing.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold != Hold::Free
     }
 
     pub(crate) fn alive(&self) -> bool {

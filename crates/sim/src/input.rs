@@ -155,6 +155,10 @@ pub enum Input {
     Leave {
         character: CharacterId,
     },
+    /// The avatar moves on and can be hurt, but begins nothing, until it thaws or leaves.
+    Suspend {
+        character: CharacterId,
+    },
     /// The avatar does not change until it thaws or leaves.
     Freeze {
         character: CharacterId,

@@ -51,9 +51,11 @@ pub const TRADE_DISTANCE: i32 = 5_000;
 /// The most items in one side of a trade.
 pub const MAX_TRADE_ITEMS: usize = 16;
 
-/// An avatar is handed over after this time outside the sectors of its zone, so that a short step over the border
-/// costs nothing.
-pub(crate) const HANDOVER_DELAY_MS: u64 = 300;
+/// An avatar is handed over at this distance from the sectors of its zone, so that a short step over the border costs
+/// nothing. It is also handed over when it stays nearer than that for the delay, because the other zone owns the ground
+/// there.
+pub const HANDOVER_MARGIN_MM: i32 = 6_000;
+pub(crate) const HANDOVER_DELAY_MS: u64 = 1_000;
 /// How long an intent of the AI lasts without renewal.
 pub(crate) const INTENT_LIFETIME_MS: u64 = 3_000;
 /// How far a creature perceives, and how many avatars at most.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use shardkeep_types::{CellId, CharacterId, EntityId, Layer, Point, Position, Random, SpaceId};
 
 use crate::{
-    body::{Bodies, Body, EntityDetails},
+    body::{Bodies, Body, EntityDetails, Hold},
     cells::{Cells, GroundItem},
     event::{Event, Kind, OwnState, Refusal, RemovalReason, Reply},
     input::{ActionKey, Effect, EffectResult, GhostState, HardChange, Possessions, Requester},
@@ -132,7 +132,7 @@ impl Sim {
             cooldown_ms: avatar.next_attack_at.saturating_sub(self.now),
             possessions: &avatar.possessions,
             trade: avatar.trade,
-            frozen: body.frozen,
+            held: body.is_held(),
         })
     }
 
@@ -265,7 +265,7 @@ impl Sim {
             template: 0,
             facing: 0,
             kind,
-            frozen: false,
+            hold: Hold::Free,
             near: crate::body::dirty::ALL,
             outer: crate::body::dirty::ALL,
         }
@@ -292,5 +292,6 @@ pub struct AvatarView<'a> {
     pub cooldown_ms: u64,
     pub possessions: &'a Possessions,
     pub trade: Option<u64>,
-    pub frozen: bool,
+    /// The avatar leaves its zone: it begins nothing.
+    pub held: bool,
 }

@@ -8,6 +8,7 @@
 //! | locks, plans and writes a batch in one transaction | `commit` |
 //! | collects actions of many callers into batches | `committer` |
 //! | characters, ownership, soft state, ground, leadership | `characters`, `ownership`, `soft`, `ground`, `leadership` |
+//! | spaces and sectors of a world | `layout` |
 //! | checks that each item and coin has one holder and one origin | `conserve` |
 
 mod character_search;
@@ -19,6 +20,7 @@ mod ground;
 mod holder;
 mod holdings;
 mod ids;
+mod layout;
 mod leadership;
 mod ownership;
 mod plan;
@@ -37,6 +39,7 @@ pub use conserve::Conservation;
 pub use ground::{GroundCursor, GroundItem, GroundPage};
 pub use holder::{Holder, MalformedHolder};
 pub use holdings::{Holdings, HoldingsCache, NoCache};
+pub use layout::{LayoutChange, LayoutCursor, LayoutHead, LayoutPage, MAX_LAYOUT_ROWS, Sector, Space};
 pub use leadership::{Leadership, LeadershipBid, LeaseFault, find_lease_faults};
 pub use ownership::{Claim, REOWN_LIMIT, Release, Reown, Reowned, Transfer};
 pub use refusal::{GameError, Refusal};

@@ -44,6 +44,10 @@ number_id! {
     /// One game world of the region, from 1; 0 in messages means "no world in particular".
     WorldId(u32)
 }
+number_id! {
+    /// One sector of the layout of a world, from 1. The world never uses a number again.
+    SectorId(u32)
+}
 
 /// A spawn point: its space, and its number on the map of that space, below 2^28.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

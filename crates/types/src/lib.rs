@@ -16,7 +16,8 @@ mod version;
 
 pub use group::{GroupKey, group_kind};
 pub use id::{
-    AccountId, CharacterId, EntityId, InstanceId, ItemId, ParseIdError, SessionId, SpawnId, TicketId, WorldId,
+    AccountId, CharacterId, EntityId, InstanceId, ItemId, ParseIdError, SectorId, SessionId, SpawnId,
+    TicketId, WorldId,
 };
 pub use kind::{BackendKind, DaemonKind, UnknownKind};
 pub use lock::FileLock;

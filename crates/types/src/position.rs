@@ -150,6 +150,18 @@ impl CellRect {
         let Self { space, x0, y0, x1, y1 } = self;
         (y0..y1).flat_map(move |y| (x0..x1).map(move |x| CellId { space, x, y }))
     }
+
+    /// The smallest distance between a cell of this rectangle and one of the other, in cells: 0 if they overlap, 1 if
+    /// they are adjacent, also diagonally. `None` in different spaces. Both must contain a cell.
+    pub fn distance(&self, other: &Self) -> Option<u16> {
+        let gap = |(from, to): (u16, u16), (other_from, other_to): (u16, u16)| {
+            let apart = other_from.saturating_sub(to).max(from.saturating_sub(other_to));
+            if other_from >= to || from >= other_to { apart.saturating_add(1) } else { 0 }
+        };
+        let x = gap((self.x0, self.x1), (other.x0, other.x1));
+        let y = gap((self.y0, self.y1), (other.y0, other.y1));
+        (self.space == other.space).then(|| x.max(y))
+    }
 }
 
 #[cfg(test)]
@@ -167,6 +179,20 @@ mod tests {
         let corner = CellId { space: SpaceId(1), x: 0, y: 0 };
         assert_eq!(corner.around(1, 32, 32).count(), 4);
         assert_eq!(CellId { space: SpaceId(1), x: 5, y: 31 }.around(1, 32, 32).count(), 6);
+    }
+
+    #[test]
+    fn rectangle_distance_is_that_of_nearest_cells() {
+        let rect = |x0, y0, x1, y1| CellRect { space: SpaceId(1), x0, y0, x1, y1 };
+        let middle = rect(4, 4, 8, 8);
+        let near =
+            [rect(7, 7, 9, 9), rect(8, 4, 9, 5), rect(8, 8, 9, 9), rect(0, 0, 3, 20), rect(4, 12, 8, 13)];
+        for (other, expected) in near.into_iter().zip([0, 1, 1, 2, 5]) {
+            let nearest = middle.cells().flat_map(|a| other.cells().filter_map(move |b| a.distance(b))).min();
+            assert_eq!((middle.distance(&other), other.distance(&middle)), (nearest, nearest), "{other:?}");
+            assert_eq!(nearest, Some(expected));
+        }
+        assert_eq!(middle.distance(&CellRect { space: SpaceId(2), ..middle }), None);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use shardkeep_store::{
     Error,
     game::{
         ActionId, ActionLookup, Caller, Character, Claim, Committer, Conservation, FoundCharacter, Game,
-        GameError, GroundCursor, GroundPage, HardAction, HardResult, Leadership, LeadershipBid, NewCharacter,
-        OnceKey, Refusal, Release, Reown, Reowned, Reward, SoftState, Transfer,
+        GameError, GroundCursor, GroundPage, HardAction, HardResult, LayoutChange, LayoutCursor, LayoutPage,
+        Leadership, LeadershipBid, MAX_LAYOUT_ROWS, NewCharacter, OnceKey, Refusal, Release, Reown, Reowned,
+        Reward, SoftState, Transfer,
     },
 };
 use shardkeep_types::{AccountId, CellRect, CharacterId, Epoch, WorldId};
@@ -165,6 +166,18 @@ impl Core {
 
     pub(crate) async fn lead(&self, bid: &LeadershipBid) -> Result<Leadership, GameError> {
         self.with_retry(|| self.game.lead(bid)).await
+    }
+
+    pub(crate) async fn load_layout(
+        &self,
+        world: WorldId,
+        after: Option<LayoutCursor>,
+    ) -> Result<LayoutPage, GameError> {
+        self.with_retry(|| self.game.load_layout(world, after, MAX_LAYOUT_ROWS)).await
+    }
+
+    pub(crate) async fn store_layout(&self, change: &LayoutChange) -> Result<u64, GameError> {
+        self.with_retry(|| self.game.store_layout(change)).await
     }
 
     /// Reads the whole journal, so it has no deadline.

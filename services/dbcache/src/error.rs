@@ -58,7 +58,7 @@ fn code_of(refusal: &Refusal) -> Code {
         Refusal::Invalid(_) => Code::InvalidArgument,
         Refusal::Forbidden(_) => Code::PermissionDenied,
         Refusal::NoSuchCharacter(_) => Code::NotFound,
-        Refusal::StaleEpoch { .. } => Code::Aborted,
+        Refusal::StaleEpoch { .. } | Refusal::StaleRevision(_) => Code::Aborted,
         Refusal::StaleTerm(_)
         | Refusal::NotHeld(_)
         | Refusal::InsufficientCoins(_)

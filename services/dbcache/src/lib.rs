@@ -17,6 +17,7 @@ mod core;
 mod error;
 mod fault_point;
 mod issuance;
+mod layout;
 mod metrics;
 mod service;
 mod soft;

@@ -17,9 +17,10 @@ use shardkeep_rpc::{
         Character, CharacterCount, CharacterName, CheckConservationReply, CheckConservationRequest,
         ClaimRequest, CountCharactersReply, CountCharactersRequest, CreateCharacterRequest,
         FindCharactersReply, FindCharactersRequest, HardAction, HardResult, LeadReply, LeadRequest,
-        ListCharactersReply, ListCharactersRequest, LoadGroundReply, LoadGroundRequest, LoadRequest,
-        LookupActionReply, LookupActionRequest, ReleaseReply, ReleaseRequest, ReownReply, ReownRequest,
-        SaveSoftReply, SaveSoftRequest, TransferReply, TransferRequest, db_cache_server::DbCache,
+        ListCharactersReply, ListCharactersRequest, LoadGroundReply, LoadGroundRequest, LoadLayoutReply,
+        LoadLayoutRequest, LoadRequest, LookupActionReply, LookupActionRequest, ReleaseReply, ReleaseRequest,
+        ReownReply, ReownRequest, SaveSoftReply, SaveSoftRequest, StoreLayoutReply, StoreLayoutRequest,
+        TransferReply, TransferRequest, db_cache_server::DbCache,
     },
 };
 use shardkeep_store::game::REOWN_LIMIT;
@@ -32,7 +33,7 @@ use crate::{
     convert,
     core::Core,
     error::CallError,
-    issuance,
+    issuance, layout,
     metrics::{APPLIED, CALL_SECONDS, CALLS, REPEATED},
 };
 
@@ -270,6 +271,30 @@ impl DbCache for DbCacheService {
             check_name(&peer, &request.holder)?;
             let bid = convert::bid(request)?;
             Ok(convert::lead(core.lead(&bid).await?))
+        })
+        .await
+    }
+
+    async fn load_layout(
+        &self,
+        request: Request<LoadLayoutRequest>,
+    ) -> Result<Response<LoadLayoutReply>, Status> {
+        self.call("load_layout", request, |core, peer, request: LoadLayoutRequest| async move {
+            let world = check_world(&peer, request.world)?;
+            let after = request.after.map(layout::cursor).transpose()?;
+            Ok(layout::page(core.load_layout(world, after).await?))
+        })
+        .await
+    }
+
+    async fn store_layout(
+        &self,
+        request: Request<StoreLayoutRequest>,
+    ) -> Result<Response<StoreLayoutReply>, Status> {
+        self.call("store_layout", request, |core, peer, request: StoreLayoutRequest| async move {
+            check_world(&peer, request.world)?;
+            let change = layout::change(request)?;
+            Ok(StoreLayoutReply { revision: core.store_layout(&change).await? })
         })
         .await
     }

@@ -9,10 +9,11 @@ use shardkeep_rpc::{
     common::{CellRect, Position},
     dbcache::{
         ActionId, Character, CheckConservationRequest, ClaimRequest, CountCharactersRequest,
-        CreateCharacterRequest, Fence, FindCharactersRequest, HardAction, HardResult, LeadRequest,
-        LedgerAccount, ListCharactersRequest, LoadGroundRequest, LoadRequest, LookupActionRequest, MintItem,
-        MoveCoins, MoveItem, OnceKey, ReleaseRequest, ReownRequest, Reward, SaveSoftRequest, SoftState,
-        Stack, TransferRequest, db_cache_client::DbCacheClient, ledger_account::Account,
+        CreateCharacterRequest, Fence, FindCharactersRequest, HardAction, HardResult, LayoutSector,
+        LayoutSpace, LeadRequest, LedgerAccount, ListCharactersRequest, LoadGroundRequest, LoadLayoutRequest,
+        LoadRequest, LookupActionRequest, MintItem, MoveCoins, MoveItem, OnceKey, ReleaseRequest,
+        ReownRequest, Reward, SaveSoftRequest, SoftState, Stack, StoreLayoutRequest, TransferRequest,
+        db_cache_client::DbCacheClient, ledger_account::Account,
     },
     reason,
 };
@@ -126,6 +127,7 @@ on_both_engines! {
     certificate_of_another_zone_is_refused,
     mint_and_burn_are_limited_by_reason_and_amount,
     stored_result_of_action_is_looked_up,
+    layout_survives_restart_and_is_fenced,
 }
 
 fn place() -> Position {
@@ -403,11 +405,13 @@ enum Call {
     Commit,
     LookupAction,
     LoadGround,
+    LoadLayout,
+    StoreLayout,
     CheckConservation,
 }
 
 /// Each call and the kinds that may make it.
-const CALLS: [(Call, &[DaemonKind]); 15] = [
+const CALLS: [(Call, &[DaemonKind]); 17] = [
     (Call::ListCharacters, &[DaemonKind::World]),
     (Call::CountCharacters, &[DaemonKind::Login]),
     (Call::FindCharacters, &[DaemonKind::Gm]),
@@ -422,6 +426,8 @@ const CALLS: [(Call, &[DaemonKind]); 15] = [
     (Call::Commit, &[DaemonKind::Zone]),
     (Call::LookupAction, &[DaemonKind::Zone]),
     (Call::LoadGround, &[DaemonKind::Zone]),
+    (Call::LoadLayout, &[DaemonKind::World]),
+    (Call::StoreLayout, &[DaemonKind::World]),
     (Call::CheckConservation, &[DaemonKind::Gm, DaemonKind::Cli]),
 ];
 
@@ -480,17 +486,75 @@ impl Call {
                 let request = LoadGroundRequest { world: WORLD, cells, after: None };
                 client.load_ground(request).await.map(drop)
             }
+            Self::LoadLayout => {
+                client.load_layout(LoadLayoutRequest { world: WORLD, after: None }).await.map(drop)
+            }
+            Self::StoreLayout => client.store_layout(first_layout(term)).await.map(drop),
             Self::CheckConservation => client.check_conservation(CheckConservationRequest {}).await.map(drop),
         }
     }
 }
 
-/// The character is as it was, and the ledger as well.
+/// Space 1 with one sector.
+fn first_layout(term: u64) -> StoreLayoutRequest {
+    let space =
+        LayoutSpace { space: 1, map: "meadow".into(), tick_hz: 20, width: 32, height: 32, closing: false };
+    let sector = LayoutSector {
+        sector: 1,
+        cells: Some(CellRect { space: 1, x0: 0, y0: 0, x1: 32, y1: 32 }),
+        owner: "west".to_owned(),
+        owner_incarnation: 7,
+        epoch: 1,
+        pinned: "west".to_owned(),
+    };
+    StoreLayoutRequest {
+        world: WORLD,
+        term,
+        revision: 0,
+        next_space: 2,
+        next_sector: 2,
+        spaces: vec![space],
+        sectors: vec![sector],
+        removed_spaces: Vec::new(),
+        removed_sectors: Vec::new(),
+    }
+}
+
+async fn layout_survives_restart_and_is_fenced(place: &TestEnv) {
+    let replica = place.start("dbcache-1").await;
+    let mut world = replica.world();
+    let term = lead(&mut world, 1).await;
+    let first = first_layout(term);
+    for attempt in ["first", "repeat"] {
+        let reply = world.store_layout(first.clone()).await.unwrap().into_inner();
+        assert_eq!(reply.revision, 1, "{attempt}");
+    }
+    let newer = lead(&mut world, 2).await;
+    let stale_term = status(Code::FailedPrecondition, "stale_term");
+    assert_eq!(refusal(world.store_layout(first.clone()).await), stale_term);
+    let stale_revision = StoreLayoutRequest { term: newer, ..first.clone() };
+    assert_eq!(refusal(world.store_layout(stale_revision).await), status(Code::Aborted, "stale_revision"));
+    let mut wide = StoreLayoutRequest { term: newer, revision: 1, ..first.clone() };
+    wide.spaces[0].width = 65_536;
+    assert_eq!(refusal(world.store_layout(wide).await), status(Code::InvalidArgument, "invalid"));
+    replica.running.stop().await.unwrap();
+
+    let replica = place.start("dbcache-1").await;
+    let request = LoadLayoutRequest { world: WORLD, after: None };
+    let loaded = replica.world().load_layout(request).await.unwrap().into_inner();
+    assert_eq!((loaded.revision, loaded.next_space, loaded.next_sector), (1, 2, 2));
+    assert_eq!((loaded.spaces, loaded.sectors, loaded.next), (first.spaces, first.sectors, None));
+    replica.running.stop().await.unwrap();
+}
+
+/// The character is as it was, the ledger as well, and no layout was stored.
 async fn assert_untouched(replica: &Replica<'_>, ada: &Character) {
     let mut world = replica.world();
     assert_eq!(load(&mut world, ada.id).await, *ada);
     let listed = world.list_characters(ListCharactersRequest { account: 1, world: WORLD }).await.unwrap();
     assert_eq!(listed.into_inner().characters.len(), 1);
+    let layout = world.load_layout(LoadLayoutRequest { world: WORLD, after: None }).await.unwrap();
+    assert_eq!(layout.into_inner().revision, 0);
     assert_conserved(replica, 1).await;
 }
 

@@ -30,6 +30,7 @@ pub(crate) enum Right {
     Credit,
     Maintenance,
     Drain,
+    ChangeLayout,
     RemoveDaemon,
     ManageOperators,
 }
@@ -42,7 +43,7 @@ impl Right {
             Self::SeeChat | Self::SeeAudit | Self::SeeLogs | Self::SeeAddresses => Role::Moderator,
             Self::Kick | Self::Mute | Self::Broadcast => Role::Moderator,
             Self::Teleport | Self::Ban | Self::Unban | Self::Maintenance => Role::GameMaster,
-            Self::Credit | Self::Drain | Self::RemoveDaemon => Role::Admin,
+            Self::Credit | Self::Drain | Self::ChangeLayout | Self::RemoveDaemon => Role::Admin,
             Self::SeeOperators | Self::ManageOperators => Role::Admin,
         }
     }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use shardkeep_link::{ClientMessage, LinkEvent, MessageKind, ServerMessage, SessionChange};
-use shardkeep_types::{CELL_MM, CharacterId, EntityId, Epoch, InstanceId, SessionId, SpaceId};
+use shardkeep_types::{CELL_MM, CharacterId, EntityId, Epoch, InstanceId, SessionId, SpaceId, Term};
 use shardkeep_wire::{
     opcode,
     payload::{Entered, ErrorCode},
@@ -14,9 +14,12 @@ use crate::{
     config::WorldConfig,
     domain::{
         effect::{Effect, Work},
+        layout::{Layout, LayoutError},
         leadership::{Leadership, LeadershipChange, LeaseAnswer},
+        partition::{LayoutCommand, LayoutCommandDone, Partition},
         placements::{PlaceError, Placement, Placements},
         players::{Effects, PlayEffect, PlayState, Players, SessionActivity},
+        population::Population,
         presence::{Avatar, Presence},
         replies::{refusal, reply},
         request::ClientRequest,
@@ -44,7 +47,7 @@ impl App {
     pub(crate) fn new(config: WorldConfig) -> Self {
         Self {
             leadership: Leadership::default(),
-            zones: Zones::new(config.map_cells, config.sectors),
+            zones: Zones::new(config.first_layout(), config.max_migrations),
             sessions: Sessions::default(),
             players: Players::new(config.capacity),
             presence: Presence::default(),
@@ -105,7 +108,8 @@ impl App {
                 tracing::info!(%term, "leading");
                 self.clear_term_state();
                 self.sessions = Sessions::of_term(now);
-                self.out.extend(self.zones.begin_term(now));
+                let load = self.zones.load_layout(term);
+                self.out.push(load);
             }
             Some(LeadershipChange::Lost(term)) => {
                 tracing::warn!(%term, holder = self.leadership.holder(), "no longer leading");
@@ -138,7 +142,7 @@ impl App {
         if !self.is_leading(now) {
             return;
         }
-        self.out.extend(self.zones.update(now));
+        self.update_zones(now);
         for session in self.sessions.expired(now, self.config.link_loss) {
             self.end_session(now, session, "link lost");
         }
@@ -181,8 +185,19 @@ impl App {
     pub(crate) fn zones_changed(&mut self, now: Instant, zones: Vec<ZoneView>) {
         self.zones.set_registered(zones);
         if self.is_leading(now) {
-            self.out.extend(self.zones.update(now));
+            self.update_zones(now);
         }
+    }
+
+    fn update_zones(&mut self, now: Instant) {
+        let avatars = self.presence.iter().map(|avatar| (avatar.cell(), avatar.zone()));
+        self.out.extend(self.zones.update(now, avatars));
+    }
+
+    /// The avatars in each sector of the stored layout.
+    pub(crate) fn population(&self, partition: &Partition) -> Population {
+        let avatars = self.presence.iter().map(|avatar| (avatar.cell(), avatar.zone()));
+        Population::count(partition.layout(), avatars)
     }
 
     /// A zone has opened its stream of reports.
@@ -225,6 +240,42 @@ impl App {
             }
             // Otherwise work in flight finds the character at its new owner.
         }
+    }
+}
+
+/// The layout.
+impl App {
+    /// The database has the layout that earlier terms stored, or none.
+    pub(crate) fn layout_loaded(&mut self, now: Instant, term: Term, layout: Option<Layout>) {
+        if self.is_term(term) {
+            self.out.extend(self.zones.layout_loaded(now, term, layout));
+            self.update_zones(now);
+        }
+    }
+
+    pub(crate) fn layout_stored(&mut self, term: Term, revision: u64) {
+        if self.is_term(term) {
+            self.out.extend(self.zones.layout_stored(revision));
+        }
+    }
+
+    /// The database has another layout than this term knows, and nothing else was announced. Starts again from there.
+    pub(crate) fn layout_refused(&mut self, term: Term) {
+        if self.is_term(term) {
+            let load = self.zones.load_layout(term);
+            self.out.push(load);
+        }
+    }
+
+    /// Plans a change of the layout for an operator.
+    pub(crate) fn change_layout(&mut self, command: LayoutCommand) -> Result<LayoutCommandDone, LayoutError> {
+        let (done, effects) = self.zones.change_layout(command)?;
+        self.out.extend(effects);
+        Ok(done)
+    }
+
+    fn is_term(&self, term: Term) -> bool {
+        self.leadership.lease().is_some_and(|(current, _)| current == term)
     }
 }
 
@@ -480,16 +531,20 @@ impl App {
     }
 
     fn welcome(&mut self, id: SessionId, request: u64, character: CharacterId) {
-        let side = u32::from(self.config.map_cells) * CELL_MM.unsigned_abs();
+        let space = self.presence.played(id, character).map_or(SpaceId::FIRST, |avatar| avatar.cell().space);
+        let Some(space) = self.zones.space(space).or_else(|| self.zones.space(SpaceId::FIRST)) else {
+            return;
+        };
+        let (width, height) = space.size();
         let entered = Entered {
             character_id: character.0,
             entity_id: EntityId::avatar(character).0,
-            map: "meadow".to_owned(),
-            space: SpaceId::FIRST.0,
-            width_mm: side,
-            height_mm: side,
+            map: space.map().to_owned(),
+            space: space.id().0,
+            width_mm: u32::from(width) * CELL_MM.unsigned_abs(),
+            height_mm: u32::from(height) * CELL_MM.unsigned_abs(),
             cell_mm: CELL_MM.unsigned_abs(),
-            tick_hz: self.config.tick_hz,
+            tick_hz: space.tick_hz(),
         };
         self.send(id, reply(opcode::ENTER, request, &entered));
     }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Validate, duration};
 use shardkeep_names::is_valid_entry;
 
+use crate::domain::layout::Layout;
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorldConfig {
@@ -21,12 +23,14 @@ pub struct WorldConfig {
     /// How long a session waits for its lost gateway or client.
     #[serde(with = "duration")]
     pub link_loss: Duration,
-    /// Side of the map in cells of 32 m.
+    /// Side of the map in cells of 32 m. Used for new spaces; stored spaces keep their size.
     pub map_cells: u16,
-    /// Number of sectors, side by side, and so of zones that can share the map.
+    /// Number of sectors, side by side, in the first layout of a new world. Operators change it afterwards.
     pub sectors: u16,
-    /// Tick rate of the zones; clients are told.
+    /// Tick rate of space 1 in the first layout of a new world; clients are told.
     pub tick_hz: u32,
+    /// Sectors with avatars that may move between living zones at the same time; further ones wait.
+    pub max_migrations: usize,
     /// Copper coins a new character begins with.
     pub starter_coins: u32,
     /// Names that characters may not have. Names that look alike count as equal; `*` at the end also reserves every longer
@@ -61,6 +65,7 @@ impl Default for WorldConfig {
             map_cells: 32,
             sectors: 2,
             tick_hz: 20,
+            max_migrations: 4,
             starter_coins: 100,
             reserved_names: RESERVED_NAMES.map(str::to_owned).to_vec(),
         }
@@ -83,7 +88,8 @@ impl Validate for WorldConfig {
         within("characters", self.characters, 1, 100)?;
         within("map_cells", self.map_cells.into(), 1, 1024)?;
         within("sectors", self.sectors.into(), 1, self.map_cells.into())?;
-        within("tick_hz", self.tick_hz, 1, 100)?;
+        within("tick_hz", self.tick_hz, 10, 60)?;
+        within("max_migrations", u32::try_from(self.max_migrations).unwrap_or(u32::MAX), 1, 1_000)?;
         if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&self.lease) {
             return Err("lease: must be 1s to 60s".into());
         }
@@ -96,6 +102,21 @@ impl Validate for WorldConfig {
             ));
         }
         Ok(())
+    }
+}
+
+/// The maps of which spaces can be instances.
+pub(crate) const MAPS: [&str; 1] = ["meadow"];
+
+impl WorldConfig {
+    /// Width and height of a map in cells. `None`: there is no such map.
+    pub(crate) fn map_size(&self, map: &str) -> Option<(u16, u16)> {
+        MAPS.contains(&map).then_some((self.map_cells, self.map_cells))
+    }
+
+    /// The layout of a world that has none yet.
+    pub(crate) fn first_layout(&self) -> Layout {
+        Layout::first(MAPS[0], self.tick_hz, self.map_cells, self.map_cells, self.sectors)
     }
 }
 

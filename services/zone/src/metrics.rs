@@ -47,7 +47,10 @@ pub(crate) fn describe() {
     describe_counter!(COMMITS, "Hard actions, by reason and outcome");
     describe_histogram!(COMMIT_SECONDS, "Time from a hard action's request to its outcome");
     describe_counter!(HANDOVERS, "Hand-overs to another zone, by outcome");
-    describe_histogram!(HANDOVER_SECONDS, "Time an avatar was frozen for a hand-over");
+    describe_histogram!(
+        HANDOVER_SECONDS,
+        "Duration of a hand-over. The avatar moves meanwhile; its hard actions wait"
+    );
     describe_counter!(ADMITTED, "Avatars admitted, by origin");
     describe_counter!(RELEASED, "Avatars saved and released, by outcome");
     describe_counter!(SAVED, "Soft states written behind");
@@ -101,9 +104,9 @@ pub(crate) fn committed(reason: &'static str, outcome: &'static str, took: Durat
     histogram!(COMMIT_SECONDS, "reason" => reason).record(took);
 }
 
-pub(crate) fn handed_over(outcome: &'static str, frozen: Duration) {
+pub(crate) fn handed_over(outcome: &'static str, took: Duration) {
     counter!(HANDOVERS, "outcome" => outcome).increment(1);
-    histogram!(HANDOVER_SECONDS).record(frozen);
+    histogram!(HANDOVER_SECONDS).record(took);
 }
 
 pub(crate) fn admitted(from: &'static str) {

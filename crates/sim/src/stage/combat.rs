@@ -131,7 +131,7 @@ fn resolve_creature_attacks(sim: &mut Sim) {
 fn hurt_avatar(sim: &mut Sim, character: CharacterId, damage: u32, by: EntityId) -> bool {
     let now = sim.now;
     let Some((body, avatar)) = sim.bodies.avatar_mut(character) else { return false };
-    if body.frozen || !body.alive() {
+    if body.is_frozen() || !body.alive() {
         return false;
     }
     body.health = body.health.saturating_sub(damage);
@@ -156,7 +156,8 @@ fn hurt_avatar(sim: &mut Sim, character: CharacterId, damage: u32, by: EntityId)
 fn respawn(sim: &mut Sim) {
     let due = |at: Option<u64>| at.is_some_and(|at| at <= sim.now);
     let spawns: Vec<_> = (0..sim.spawns.len()).filter(|&spawn| due(sim.spawns[spawn].respawns_at)).collect();
-    let respawning = sim.bodies.avatars().filter(|(body, avatar)| !body.frozen && due(avatar.respawns_at));
+    let respawning =
+        sim.bodies.avatars().filter(|(body, avatar)| !body.is_frozen() && due(avatar.respawns_at));
     let avatars: Vec<_> = respawning.map(|(_, avatar)| avatar.character).collect();
     for spawn in spawns {
         sim.spawn_creature(spawn);
@@ -181,7 +182,7 @@ fn regenerate(sim: &mut Sim) {
     for (body, details) in sim.bodies.hot.iter_mut().zip(&sim.bodies.details) {
         let EntityDetails::Avatar(avatar) = details else { continue };
         let rested = sim.now.saturating_sub(avatar.last_hurt_at) >= REGENERATION_PAUSE_MS;
-        if rested && body.alive() && !body.frozen && body.health < body.max_health {
+        if rested && body.alive() && !body.is_frozen() && body.health < body.max_health {
             body.health = (body.health + AVATAR_REGENERATION).min(body.max_health);
             body.touch(dirty::HEALTH);
         }

@@ -208,7 +208,7 @@ fn publish_own_states(sim: &mut Sim) {
             let same = crate::OwnState { tick: state.tick, ..published } == state;
             same && u64::from(state.tick.wrapping_sub(published.tick)) < OWN_STATE_TICKS
         });
-        if known || sim.bodies.hot[at].frozen {
+        if known || sim.bodies.hot[at].is_frozen() {
             continue;
         }
         let EntityDetails::Avatar(avatar) = &mut sim.bodies.details[at] else { continue };

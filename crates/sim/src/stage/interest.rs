@@ -3,9 +3,10 @@
 
 use crate::{
     Event, Sim,
-    body::EntityDetails,
+    body::{Body, EntityDetails},
+    cells::Cells,
     event::{Kind, RemovalReason},
-    rules::{GHOST_LIFETIME_MS, HANDOVER_DELAY_MS},
+    rules::{GHOST_LIFETIME_MS, HANDOVER_DELAY_MS, HANDOVER_MARGIN_MM},
 };
 
 pub(crate) fn run(sim: &mut Sim) {
@@ -55,8 +56,18 @@ fn watch_avatars(sim: &mut Sim) {
             continue;
         }
         let since = *avatar.outside_since.get_or_insert(now);
-        if !body.frozen && body.alive() && now.saturating_sub(since) >= HANDOVER_DELAY_MS {
+        let due = is_far_outside(cells, body) || now.saturating_sub(since) >= HANDOVER_DELAY_MS;
+        if !body.is_held() && body.alive() && due {
             events.push(Event::Outside { character, cell });
         }
     }
+}
+
+/// Whether the own cells are farther away than the margin of a hand-over, along both axes.
+fn is_far_outside(cells: &Cells, body: &Body) -> bool {
+    const M: i32 = HANDOVER_MARGIN_MM;
+    let near = [(M, 0), (-M, 0), (0, M), (0, -M)];
+    !near
+        .into_iter()
+        .any(|(dx, dy)| cells.owned(cells.at(body.x.saturating_add(dx), body.y.saturating_add(dy))))
 }

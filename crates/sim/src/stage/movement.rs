@@ -12,7 +12,7 @@ use crate::{
 pub(crate) fn run(sim: &mut Sim) {
     let (map, cells, steps) = (sim.map.as_ref(), &mut sim.cells, sim.steps);
     for (body, details) in sim.bodies.hot.iter_mut().zip(&mut sim.bodies.details) {
-        if body.frozen {
+        if body.is_frozen() {
             continue;
         }
         match details {

@@ -22,7 +22,7 @@ impl Sim {
             let is_remote = self.bodies.find(entity).is_some();
             return Err(if is_remote { Refusal::Refused("too far away") } else { Refusal::NotFound });
         };
-        if !own_side.within(partner_side, TRADE_DISTANCE) || partner_side.frozen {
+        if !own_side.within(partner_side, TRADE_DISTANCE) || partner_side.is_held() {
             return Err(Refusal::Refused("too far away"));
         }
         self.check_can_trade(partner).map_err(|_| Refusal::Refused("the other is busy"))?;

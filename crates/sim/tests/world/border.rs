@@ -24,14 +24,52 @@ fn ghost(entity: EntityId, position: Position, health: u32) -> GhostState {
 fn avatar_outside_zone_is_reported_and_still_simulated() {
     let mut world = half();
     world.enter(ANN, at(31_000, 10_000));
-    let mut events = world.walk(ANN, 1, (2_000, 0));
-    events.extend(world.ticks(10));
-    assert_eq!(outside(&events), None);
-    events = world.ticks(10);
+    // 6 m/s: after 23 ticks the avatar is 5.9 m beyond the border, in the margin.
+    let mut events = world.walk(ANN, 1, (6_000, 0));
+    events.extend(world.ticks(22));
+    assert_eq!((world.position(ANN).0, outside(&events)), (37_900, None));
+    events = world.ticks(1);
     assert_eq!(outside(&events), Some(CellId { space: SPACE, x: 1, y: 0 }));
+    world.walk(ANN, 2, (2_000, 0));
     let (x, _) = world.position(ANN);
     world.ticks(5);
     assert_eq!(world.position(ANN).0, x + 500);
+}
+
+#[test]
+fn avatar_that_stays_in_margin_is_reported_after_a_second() {
+    let mut world = half();
+    world.enter(ANN, at(33_000, 10_000));
+    assert_eq!(outside(&world.ticks(19)), None);
+    assert!(outside(&world.ticks(2)).is_some());
+}
+
+#[test]
+fn suspended_avatar_moves_and_is_hurt_but_begins_nothing() {
+    let mut world = half();
+    world.enter(ANN, at(10_000, 10_000));
+    world.enter(BOB, at(11_000, 10_000));
+    world.walk(ANN, 1, (2_000, 0));
+    world.tick([Input::Suspend { character: ANN }]);
+    let (x, _) = world.position(ANN);
+    world.ticks(5);
+    assert_eq!(world.position(ANN).0, x + 500);
+    let invite = |entity| Act::Invite { entity: EntityId::avatar(entity) };
+    assert_eq!(replies(&world.act(ANN, invite(BOB))), [(ANN, Err(Refusal::Unavailable))]);
+    assert_eq!(replies(&world.act(BOB, invite(ANN))), [(BOB, Err(Refusal::Refused("too far away")))]);
+    let creature = creature(77);
+    world.tick([Input::Ghost(ghost(creature, at(12_000, 10_000), 20))]);
+    let hit = Effect {
+        actor: creature,
+        actor_epoch: Epoch(0),
+        number: 1,
+        target: EntityId::avatar(ANN),
+        damage: 7,
+    };
+    world.tick([Input::Effect(hit)]);
+    assert_eq!(world.sim.avatar(ANN).unwrap().own.health, 93);
+    world.tick([Input::Thaw { character: ANN }]);
+    assert!(replies(&world.act(ANN, invite(BOB)))[0].1.is_ok());
 }
 
 #[test]

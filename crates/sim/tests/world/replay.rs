@@ -36,6 +36,7 @@ fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         (character(), place()).prop_map(|(player, at)| Input::Enter(Box::new(entering(player, at)))),
         character().prop_map(|character| Input::Leave { character }),
+        character().prop_map(|character| Input::Suspend { character }),
         character().prop_map(|character| Input::Freeze { character }),
         character().prop_map(|character| Input::Thaw { character }),
         (character(), place()).prop_map(|(character, to)| Input::Teleport { character, to }),

@@ -107,3 +107,45 @@ CREATE TABLE spawns (
     minted BYTEA NOT NULL,
     PRIMARY KEY (world, space, spawn)
 );
+
+-- The layout of a world: its spaces, and the sectors that divide each of them among zones. Every change raises the
+-- revision by one. `term` is the term that made the last change. `next_space` and `next_sector` only rise, so that no
+-- number is used again.
+CREATE TABLE layouts (
+    world BIGINT PRIMARY KEY,
+    revision BIGINT NOT NULL,
+    term BIGINT NOT NULL,
+    next_space BIGINT NOT NULL,
+    next_sector BIGINT NOT NULL
+);
+
+-- `state`: 0 open, 1 closing. Width and height are in cells of 32 m.
+CREATE TABLE spaces (
+    world BIGINT NOT NULL,
+    space BIGINT NOT NULL,
+    map TEXT NOT NULL,
+    state BIGINT NOT NULL,
+    tick_hz BIGINT NOT NULL,
+    width BIGINT NOT NULL,
+    height BIGINT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    PRIMARY KEY (world, space)
+);
+
+-- A rectangle of cells, x1 and y1 exclusive. `owner` is the name of a zone and empty without an owner. `epoch` rises
+-- with every change of the owner. `pinned` is the zone that an operator has chosen, or empty.
+CREATE TABLE sectors (
+    world BIGINT NOT NULL,
+    sector BIGINT NOT NULL,
+    space BIGINT NOT NULL,
+    x0 BIGINT NOT NULL,
+    y0 BIGINT NOT NULL,
+    x1 BIGINT NOT NULL,
+    y1 BIGINT NOT NULL,
+    owner TEXT NOT NULL,
+    owner_incarnation BIGINT NOT NULL,
+    epoch BIGINT NOT NULL,
+    pinned TEXT NOT NULL,
+    PRIMARY KEY (world, sector)
+);
+CREATE INDEX sectors_of_space ON sectors (world, space);

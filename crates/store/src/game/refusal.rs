@@ -18,6 +18,8 @@ pub enum Refusal {
     StaleEpoch { character: CharacterId, epoch: Epoch },
     #[error("stale term: the world has term {0} now")]
     StaleTerm(Term),
+    #[error("stale revision: the layout has revision {0} now")]
+    StaleRevision(u64),
     #[error("the action id belongs to another request: continue above the character's last action id")]
     ActionConflict,
     #[error("the action id is too old: continue above the character's last action id")]
@@ -45,6 +47,7 @@ impl Refusal {
             Self::Forbidden(_) => "forbidden",
             Self::StaleEpoch { .. } => "stale_epoch",
             Self::StaleTerm(_) => "stale_term",
+            Self::StaleRevision(_) => "stale_revision",
             Self::ActionConflict => "action_conflict",
             Self::ActionTooOld => "action_too_old",
             Self::ActionTooFar { .. } => "action_too_far",

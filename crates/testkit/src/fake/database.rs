@@ -264,6 +264,8 @@ impl db_cache_server::DbCache for FakeDatabase {
         claim(ClaimRequest) -> Character;
         reown(ReownRequest) -> ReownReply;
         lead(LeadRequest) -> LeadReply;
+        load_layout(LoadLayoutRequest) -> LoadLayoutReply;
+        store_layout(StoreLayoutRequest) -> StoreLayoutReply;
         check_conservation(CheckConservationRequest) -> CheckConservationReply;
     }
 }

@@ -234,6 +234,7 @@ impl World for FakeWorld {
         kick(KickRequest) -> KickReply;
         teleport(TeleportRequest) -> TeleportReply;
         announce(AnnounceRequest) -> AnnounceReply;
+        change_layout(ChangeLayoutRequest) -> ChangeLayoutReply;
         status(StatusRequest) -> StatusReply;
     }
 }

@@ -3,20 +3,28 @@
 
 mod ban;
 mod broadcast;
+mod close_space;
 mod command;
+mod create_space;
 mod credit;
 mod daemons;
 mod drain;
 mod kick;
+mod layout;
 mod log_out;
 mod maintenance;
+mod merge_sectors;
 mod messages;
+mod move_sector;
 mod mute;
 mod online;
 mod operator;
 mod operators;
 mod remove;
+mod sectors;
 mod sessions;
+mod spaces;
+mod split_sector;
 mod teleport;
 mod unban;
 mod worlds;
@@ -30,6 +38,7 @@ use crate::{error::CommandError, role::Right};
 use command::OperatorCommand;
 
 pub(crate) use command::{CommandContext, CommandServices, Outcome};
+pub(crate) use layout::cells_text;
 pub(crate) use operators::sign_in_method;
 
 macro_rules! commands {
@@ -102,6 +111,13 @@ commands! {
     Maintenance(Maintenance, maintenance::Maintenance),
     Worlds(Worlds, worlds::Worlds),
     Operators(Operators, operators::Operators),
+    Sectors(Sectors, sectors::Sectors),
+    MoveSector(MoveSector, move_sector::MoveSector),
+    SplitSector(SplitSector, split_sector::SplitSector),
+    MergeSectors(MergeSectors, merge_sectors::MergeSectors),
+    Spaces(Spaces, spaces::Spaces),
+    CreateSpace(CreateSpace, create_space::CreateSpace),
+    CloseSpace(CloseSpace, close_space::CloseSpace),
 }
 
 #[cfg(test)]
@@ -126,6 +142,13 @@ mod tests {
         assert!(close.changes());
         let look = parse(Wire::Sessions(gm::AccountSessions { account: "bob".into() }));
         assert!(look.is_ok_and(|command| !command.changes()));
+        let split = gm::SplitSector { world: 1, sector: 3, line: Some(gm::split_sector::Line::Y(7)) };
+        assert_eq!(parse(Wire::SplitSector(split)).ok().unwrap().to_string(), "split sector 3 at y 7");
+        let unpin = gm::MoveSector { world: 1, sector: 3, zone: String::new() };
+        let unpin = parse(Wire::MoveSector(unpin)).ok().unwrap();
+        assert_eq!((unpin.to_string().as_str(), unpin.changes()), ("unpin sector 3", true));
+        assert_eq!(unpin.right(), Right::ChangeLayout);
+        assert!(parse(Wire::Sectors(gm::Sectors { world: 0 })).is_ok_and(|command| !command.changes()));
         assert!(parse(Wire::Online(gm::Online {})).is_ok_and(|command| !command.changes()));
     }
 
@@ -141,6 +164,7 @@ mod tests {
             Wire::Ban(gm::Ban { account: "a\u{2066}b".into(), hours: 1 }),
             Wire::Teleport(gm::Teleport { character: "x".into(), x_mm: -1, ..Default::default() }),
             Wire::LogOut(gm::Target { selector: Some(gm::target::Selector::Character("x".into())) }),
+            Wire::CreateSpace(gm::CreateSpace { world: 0, map: " ".into(), tick_hz: 0 }),
             Wire::Maintenance(gm::Maintenance { world: 0, closed: true, seconds: None }),
             Wire::Maintenance(gm::Maintenance { world: 1, closed: true, seconds: Some(86_401) }),
             Wire::Sessions(gm::AccountSessions { account: " ".into() }),

@@ -17,6 +17,7 @@ use super::{
     site::Site,
 };
 use crate::{
+    commands::cells_text,
     role::Right,
     worlds::{self, World},
 };
@@ -93,23 +94,26 @@ fn leadership(caller: &Caller, leader: &Instance, status: &StatusReply) -> Marku
             dt { "World" } dd { (status.world) ", led by " (leader.id.name) ", term " (status.term) }
             dt { "Online" } dd.load { (meter(full, &online)) }
             dt { "In the queue" } dd { (status.queue) }
-            dt { "Partition" } dd { "epoch " (partition.epoch) }
+            dt { "Layout" } dd { "revision " (partition.epoch) }
         }
-        (table(&["Sector (cells)", "Space", "Zone", "Epoch", "gRPC"], &sectors))
+        (table(&["Sector", "Space", "Cells", "Zone", "Epoch", "Avatars", "gRPC"], &sectors))
         (broadcast(caller, status.world).unwrap_or_default())
     }
 }
 
 fn sector(sector: &Sector) -> Markup {
-    let cells = sector.cells.unwrap_or_default();
     html! {
         tr {
-            th scope="row" { "x " (cells.x0) "–" (cells.x1) ", y " (cells.y0) "–" (cells.y1) }
-            td data-label="Space" { (cells.space) }
+            th scope="row" { (sector.sector) }
+            td data-label="Space" { (sector.cells.unwrap_or_default().space) }
+            td data-label="Cells" { (cells_text(sector)) }
             td data-label="Zone" {
                 @if sector.zone.is_empty() { (state("offline", "no owner")) } @else { (sector.zone) }
+                @if !sector.pinned.is_empty() { ", pinned to " (sector.pinned) }
+                @if !sector.moving_from.is_empty() { ", moving from " (sector.moving_from) }
             }
             td data-label="Epoch" { (sector.epoch) }
+            td data-label="Avatars" { (sector.avatars) }
             td data-label="gRPC" { code { (sector.grpc_address) } }
         }
     }

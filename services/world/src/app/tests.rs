@@ -1,10 +1,11 @@
 //! Tests of the parts together: a leading world with two zones, and short methods for events in it.
 
 mod entry;
+mod layout;
 mod reconcile;
 
 use prost::Message;
-use shardkeep_types::{AccountId, CellId, Generation, SpaceId, Term};
+use shardkeep_types::{AccountId, CellId, Generation, SpaceId};
 use shardkeep_wire::payload::Error;
 
 use super::*;
@@ -18,6 +19,8 @@ const TTL: Duration = Duration::from_secs(3600);
 struct Game {
     app: App,
     now: Instant,
+    /// The layout in the database.
+    stored: Option<Layout>,
 }
 
 impl Game {
@@ -26,7 +29,7 @@ impl Game {
         let now = Instant::now();
         let mut app = App::new(WorldConfig { capacity, ..WorldConfig::default() });
         app.zones_changed(now, vec![zone("a", 1, Health::Up), zone("b", 1, Health::Up)]);
-        let mut game = Self { app, now };
+        let mut game = Self { app, now, stored: None };
         game.lead(1);
         game.effects();
         game
@@ -79,8 +82,27 @@ impl Game {
         self.effects()
     }
 
+    /// The effects so far. The database loads and stores the layout at once.
     fn effects(&mut self) -> Vec<Effect> {
-        self.app.take_effects()
+        let mut rest = Vec::new();
+        loop {
+            let effects = self.app.take_effects();
+            if effects.is_empty() {
+                return rest;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Start(Work::LoadLayout { term }) => {
+                        self.app.layout_loaded(self.now, term, self.stored.clone());
+                    }
+                    Effect::Start(Work::StoreLayout { term, change }) => {
+                        self.app.layout_stored(term, change.revision + 1);
+                        self.stored = self.app.zones.partition().map(|partition| partition.layout().clone());
+                    }
+                    effect => rest.push(effect),
+                }
+            }
+        }
     }
 }
 

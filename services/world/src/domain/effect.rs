@@ -1,10 +1,10 @@
 //! The decisions of the world: effects in order, and work that takes time.
 
 use shardkeep_link::{GatewayId, ServerMessage};
-use shardkeep_types::{AccountId, CharacterId, Epoch, InstanceId, Position, SessionId};
+use shardkeep_types::{AccountId, CharacterId, Epoch, InstanceId, Position, SessionId, Term};
 use shardkeep_wire::payload::ErrorCode;
 
-use crate::domain::{placements::Placement, presence::Avatar};
+use crate::domain::{layout::LayoutChange, placements::Placement, presence::Avatar};
 
 /// An effect. The actor carries effects out in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +17,7 @@ pub(crate) enum Effect {
     Bind { gateway: GatewayId, session: SessionId, zone: String, epoch: Epoch },
     Close { gateway: GatewayId, session: SessionId, code: ErrorCode, detail: String },
     Start(Work),
-    // Sends the partition table to the zones.
+    // Sends the stored layout to the zones.
     Partition,
     // Sends a change of presence to watchers.
     Presence { present: Vec<Avatar>, gone: Vec<CharacterId> },
@@ -40,4 +40,6 @@ pub(crate) enum Work {
     // Frees a character that its session has left, wherever it is.
     ReleaseCharacter { character: CharacterId, session: SessionId, reason: &'static str },
     Reown { dead: InstanceId, successor: InstanceId },
+    LoadLayout { term: Term },
+    StoreLayout { term: Term, change: LayoutChange },
 }

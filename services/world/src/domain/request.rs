@@ -59,7 +59,7 @@ fn checked_name(typed: &str, reserved: &[String]) -> Result<String, String> {
 
 /// The first position of a new character: a little west of the middle of the map, so that new players meet. Each
 /// account starts some metres from the next.
-fn start_position(account: u64, map_cells: u16) -> Position {
+pub(crate) fn start_position(account: u64, map_cells: u16) -> Position {
     let middle = i32::from(map_cells) * shardkeep_types::CELL_MM / 2;
     let spread = |number: u64| i32::try_from(number % 17).unwrap_or(0) * 1000 - 8000;
     let west = 12_000.min(middle);

@@ -1,28 +1,31 @@
 //! The zones of the world, and the partition of the map among them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
 use shardkeep_types::{CellId, CellRect, InstanceId, SpaceId, Term};
 
 use crate::domain::{
-    effect::Effect,
-    partition::Partition,
+    effect::{Effect, Work},
+    layout::{Layout, LayoutError, Space},
+    partition::{LayoutCommand, LayoutCommandDone, Partition},
+    population::Population,
     zone::{Health, ZoneView},
 };
 
 /// How long a zone may be disconnected from the world before it counts as dead, even if the registry lists it as up.
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 
-#[derive(Default)]
 pub(crate) struct Zones {
-    /// Side of the map in cells.
-    side: u16,
-    sectors: u16,
-    /// The table of the present term.
+    /// The layout of a world that has none yet.
+    first_layout: Layout,
+    max_migrations: usize,
+    /// The layout of the present term, once it is loaded.
     partition: Option<Partition>,
+    /// The addresses of owners as last announced.
+    addresses: BTreeMap<InstanceId, String>,
     /// The zones of the registry; disconnected ones are marked gone.
     all: Vec<ZoneView>,
     registered: Vec<ZoneView>,
@@ -31,13 +34,49 @@ pub(crate) struct Zones {
 }
 
 impl Zones {
-    pub(crate) fn new(side: u16, sectors: u16) -> Self {
-        Self { side, sectors, ..Self::default() }
+    pub(crate) fn new(first_layout: Layout, max_migrations: usize) -> Self {
+        Self {
+            first_layout,
+            max_migrations,
+            partition: None,
+            addresses: BTreeMap::new(),
+            all: Vec::new(),
+            registered: Vec::new(),
+            streams: HashMap::new(),
+            disconnected_since: HashMap::new(),
+        }
     }
 
-    pub(crate) fn begin_term(&mut self, now: Instant) -> Vec<Effect> {
-        self.partition = Some(Partition::new(SpaceId::FIRST, self.side, self.side, self.sectors, now));
-        [vec![Effect::Partition], self.update(now)].concat()
+    /// Loads the layout that earlier terms have stored. Nothing is announced meanwhile.
+    pub(crate) fn load_layout(&mut self, term: Term) -> Effect {
+        self.partition = None;
+        Effect::Start(Work::LoadLayout { term })
+    }
+
+    /// The stored layout, or `None` for a new world.
+    pub(crate) fn layout_loaded(&mut self, now: Instant, term: Term, stored: Option<Layout>) -> Vec<Effect> {
+        let (max, is_new) = (self.max_migrations, stored.is_none());
+        self.partition = Some(match stored {
+            Some(layout) => Partition::loaded(term, layout, max, now),
+            None => Partition::created(term, self.first_layout.clone(), max, now),
+        });
+        if is_new { Vec::new() } else { vec![Effect::Partition] }
+    }
+
+    /// The database has stored the change in flight.
+    pub(crate) fn layout_stored(&mut self, revision: u64) -> Vec<Effect> {
+        let Some(partition) = &mut self.partition else { return Vec::new() };
+        let effects = partition.stored(revision);
+        self.note_addresses();
+        effects
+    }
+
+    /// Plans a change that an operator requests.
+    pub(crate) fn change_layout(
+        &mut self,
+        command: LayoutCommand,
+    ) -> Result<(LayoutCommandDone, Vec<Effect>), LayoutError> {
+        self.partition.as_mut().ok_or(LayoutError::NotLoaded)?.command(&self.all, command)
     }
 
     pub(crate) fn end_term(&mut self) {
@@ -64,8 +103,13 @@ impl Zones {
         }
     }
 
-    /// Adapts the partition to the zones that are alive. Call this several times per second.
-    pub(crate) fn update(&mut self, now: Instant) -> Vec<Effect> {
+    /// Adapts the partition to the zones that are alive. `avatars` are the cell and the zone of each avatar. Call this
+    /// several times per second.
+    pub(crate) fn update<'a>(
+        &mut self,
+        now: Instant,
+        avatars: impl Iterator<Item = (CellId, &'a InstanceId)>,
+    ) -> Vec<Effect> {
         let registered = &self.registered;
         self.disconnected_since.retain(|id, _| registered.iter().any(|zone| zone.id() == id));
         self.all.clone_from(registered);
@@ -75,8 +119,24 @@ impl Zones {
                 zone.mark_gone();
             }
         }
-        let step = self.partition.as_mut().map(|partition| partition.update(now, &self.all));
-        step.unwrap_or_default().into_effects().collect()
+        let Some(partition) = &mut self.partition else { return Vec::new() };
+        let population = Population::count(partition.layout(), avatars);
+        let mut effects = partition.update(now, &self.all, &population);
+        // A world that has just started may know the stored layout before the registry shows the zones.
+        if self.note_addresses() {
+            effects.push(Effect::Partition);
+        }
+        effects
+    }
+
+    /// Stores the addresses of the owners. Returns whether they have changed.
+    fn note_addresses(&mut self) -> bool {
+        let owners = self.partition.iter().flat_map(|partition| partition.layout().sectors());
+        let owners = owners.filter_map(|sector| self.get(sector.owner()?));
+        let known = owners.map(|zone| (zone.id().clone(), zone.grpc_address().to_owned())).collect();
+        let has_changed = self.addresses != known;
+        self.addresses = known;
+        has_changed
     }
 
     pub(crate) fn get(&self, id: &InstanceId) -> Option<&ZoneView> {
@@ -91,9 +151,19 @@ impl Zones {
         self.partition.as_ref()
     }
 
+    /// A space of the stored layout. Space 1 is known before the layout is.
+    pub(crate) fn space(&self, id: SpaceId) -> Option<&Space> {
+        let layout = self.partition.as_ref().map(Partition::layout);
+        layout.and_then(|layout| layout.space(id)).or_else(|| self.first_layout.space(id))
+    }
+
     pub(crate) fn view(&self, lease: Option<(Term, Instant)>) -> View {
-        let sectors = self.partition.iter().flat_map(Partition::sectors);
-        let sectors = sectors.map(|(cells, owner, _)| (cells, owner.cloned())).collect();
+        let layout = self.partition.as_ref().map(Partition::layout);
+        let is_open =
+            |id: SpaceId| layout.and_then(|layout| layout.space(id)).is_some_and(|space| !space.is_closing());
+        let sectors = layout.into_iter().flat_map(Layout::sectors);
+        let open = sectors.filter(|sector| is_open(sector.cells().space));
+        let sectors = open.map(|sector| (sector.cells(), sector.owner().cloned())).collect();
         View { lease, sectors, zones: self.all.clone() }
     }
 }
@@ -103,6 +173,7 @@ impl Zones {
 pub(crate) struct View {
     /// The term and the end of its lease, which is in the past during a pause. `None` for a standby.
     lease: Option<(Term, Instant)>,
+    /// The sectors of open spaces.
     sectors: Vec<(CellRect, Option<InstanceId>)>,
     zones: Vec<ZoneView>,
 }
@@ -124,7 +195,12 @@ impl View {
         self.zones.iter().filter(|zone| !zone.is(Health::Gone)).find(is)
     }
 
-    /// The living zone that owns the cell. Positions outside of all sectors belong to the nearest sector.
+    /// Whether avatars may enter the space.
+    pub(crate) fn is_open(&self, space: SpaceId) -> bool {
+        self.sectors.iter().any(|(cells, _)| cells.space == space)
+    }
+
+    /// The living zone that owns the cell. Positions outside of a space belong to its nearest sector.
     pub(crate) fn zone_of(&self, cell: CellId) -> Option<&ZoneView> {
         let distance = |rect: &CellRect| {
             let axis = |at: u16, from: u16, to: u16| {
@@ -132,7 +208,8 @@ impl View {
             };
             axis(cell.x, rect.x0, rect.x1) + axis(cell.y, rect.y0, rect.y1)
         };
-        let (_, owner) = self.sectors.iter().min_by_key(|(rect, _)| distance(rect))?;
+        let sectors = self.sectors.iter().filter(|(cells, _)| cells.space == cell.space);
+        let (_, owner) = sectors.min_by_key(|(rect, _)| distance(rect))?;
         let owner = owner.as_ref()?;
         self.live_zone(&owner.name, owner.incarnation)
     }
@@ -157,6 +234,8 @@ mod tests {
         let at =
             |x| view.zone_of(CellId { space: SpaceId::FIRST, x, y: 40 }).map(|zone| zone.id().name.as_str());
         assert_eq!((at(0), at(15), at(16), at(99)), (Some("a"), Some("a"), None, None));
+        let elsewhere = CellId { space: SpaceId(2), x: 0, y: 0 };
+        assert!(view.zone_of(elsewhere).is_none() && !view.is_open(SpaceId(2)) && view.is_open(SpaceId(1)));
     }
 
     #[test]

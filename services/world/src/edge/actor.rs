@@ -24,14 +24,17 @@ use crate::{
         zones::View,
     },
     edge::{
-        convert,
+        convert, layout,
         lobby::Lobby,
         service::{Handle, Job},
         status::Status,
         watchers::Watchers,
         work::Worker,
     },
-    metrics::{ENTERED, LEADER, LEFT, ONLINE, PARTITION, QUEUE, SESSIONS, TERM},
+    metrics::{
+        ENTERED, LEADER, LEFT, MIGRATIONS, ONLINE, PARTITION, QUEUE, SECTORS, SESSIONS, SPACES, TERM,
+        UNOWNED_SECTORS,
+    },
 };
 
 /// How often the world checks its timers.
@@ -58,9 +61,10 @@ impl Actor {
     pub(crate) fn new(node: Node, daemon: Daemon, hub: LinkHub, config: WorldConfig, handle: Handle) -> Self {
         let view = watch::Sender::<Arc<View>>::default();
         let lobby = Lobby::new(node.world(), &config);
+        let map_cells = config.map_cells;
         Self {
             app: App::new(config),
-            worker: Worker::new(node.clone(), view.subscribe(), handle, lobby),
+            worker: Worker::new(node.clone(), view.subscribe(), handle, lobby, map_cells),
             node,
             daemon,
             hub,
@@ -146,10 +150,13 @@ impl Actor {
                 self.tasks.spawn(self.daemon.supervised("world work", work));
             }
             Effect::Partition => {
-                metrics::counter!(PARTITION).increment(1);
                 let zones = self.app.zones();
                 let table = zones.partition().zip(self.app.leadership().lease());
-                let table = table.map(|(table, (term, _))| convert::partition(term, table, zones));
+                let table =
+                    table.map(|(partition, (term, _))| layout::partition(term, partition.layout(), zones));
+                if let Some(table) = &table {
+                    record_layout(table);
+                }
                 self.partition.send_replace(table);
             }
             Effect::Presence { present, gone } => self.watchers.publish(&convert::report(&present, &gone)),
@@ -195,8 +202,18 @@ impl Actor {
         let term = app.leadership().lease().map(|(term, _)| term.0);
         metrics::gauge!(LEADER).set(if term.is_some() { 1.0 } else { 0.0 });
         metrics::gauge!(TERM).set(term.unwrap_or(0) as f64);
+        let migrations = app.zones().partition().map_or(0, |partition| partition.migrations().len());
+        metrics::gauge!(MIGRATIONS).set(migrations as f64);
         self.status.publish(&self.node, app);
     }
+}
+
+fn record_layout(table: &proto::Partition) {
+    let unowned = table.sectors.iter().filter(|sector| sector.zone.is_empty()).count();
+    metrics::counter!(PARTITION).increment(1);
+    metrics::gauge!(SPACES).set(table.spaces.len() as f64);
+    metrics::gauge!(SECTORS).set(table.sectors.len() as f64);
+    metrics::gauge!(UNOWNED_SECTORS).set(unowned as f64);
 }
 
 /// The group of all sessions in a world.

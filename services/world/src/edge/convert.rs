@@ -4,17 +4,14 @@ use std::sync::Arc;
 
 use shardkeep_rpc::{Malformed, common, dbcache, session_id, world as proto};
 use shardkeep_types::{
-    AccountId, CellId, CellRect, CharacterId, DaemonKind, Epoch, Generation, InstanceId, Position, SessionId,
-    SpaceId, Term, WorldId,
+    AccountId, CellId, CharacterId, DaemonKind, Epoch, Generation, InstanceId, Position, SessionId, SpaceId,
+    WorldId,
 };
 
 use crate::domain::{
-    partition::Partition,
     players::SessionActivity,
     presence::Avatar,
     sessions::{Claim, Key, Session},
-    zone::ZoneView,
-    zones::Zones,
 };
 
 /// Length limit of resume keys, which have 32 bytes.
@@ -127,22 +124,6 @@ pub(crate) fn presence(avatar: &Avatar) -> proto::Presence {
         zone: avatar.zone().name.clone(),
         epoch: avatar.epoch().0,
     }
-}
-
-pub(crate) fn partition(term: Term, table: &Partition, zones: &Zones) -> proto::Partition {
-    let sector = |(cells, owner, epoch): (CellRect, Option<&InstanceId>, Epoch)| proto::Sector {
-        cells: Some(cells.into()),
-        grpc_address: owner
-            .and_then(|owner| zones.get(owner))
-            .map(ZoneView::grpc_address)
-            .unwrap_or_default()
-            .to_owned(),
-        zone: owner.map(|owner| owner.name.clone()).unwrap_or_default(),
-        incarnation: owner.map_or(0, |owner| owner.incarnation),
-        epoch: epoch.0,
-    };
-    let sectors = table.sectors().map(sector).collect();
-    proto::Partition { term: term.0, epoch: table.epoch().0, sectors }
 }
 
 /// Whether the character belongs to this account and this world.

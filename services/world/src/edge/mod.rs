@@ -4,6 +4,7 @@ pub(crate) mod actor;
 mod call;
 pub(crate) mod candidate;
 mod convert;
+mod layout;
 mod lobby;
 pub(crate) mod service;
 mod status;

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::{Stream, StreamExt};
@@ -16,23 +16,27 @@ use shardkeep_rpc::{
     batched_call::{check_request_count, refusal},
     session_id,
     world::{
-        AnnounceReply, AnnounceRequest, Binding, ClaimSessionReply, ClaimSessionRequest, FindSessionReply,
-        FindSessionRequest, KickReply, KickRequest, OpenSessionsReply, OpenSessionsRequest, Opened,
-        Partition, PresenceReport, ReportPresenceReply, StatusReply, StatusRequest, TeleportReply,
-        TeleportRequest, WatchPartitionRequest, WatchPresenceRequest, kick_request::Selector, world_server,
+        AnnounceReply, AnnounceRequest, Binding, ChangeLayoutReply, ChangeLayoutRequest, ClaimSessionReply,
+        ClaimSessionRequest, FindSessionReply, FindSessionRequest, KickReply, KickRequest, OpenSessionsReply,
+        OpenSessionsRequest, Opened, Partition, PresenceReport, ReportPresenceReply, StatusReply,
+        StatusRequest, TeleportReply, TeleportRequest, WatchPartitionRequest, WatchPresenceRequest,
+        kick_request::Selector, world_server,
     },
     zone::{self, zone_client::ZoneClient},
 };
 use shardkeep_types::{AccountId, BackendKind, CharacterId, DaemonKind, Epoch, InstanceId, Term};
 use shardkeep_wire::payload::ErrorCode;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     app::App,
     domain::{presence::Avatar, sessions::SessionError, zone::ZoneView},
-    edge::{call::call, convert, watchers::Watchers},
+    edge::{call::call, convert, layout, watchers::Watchers},
     metrics::CALLS,
 };
 
@@ -41,6 +45,9 @@ pub(crate) type Job = Box<dyn FnOnce(&mut App, &mut Watchers, Instant) + Send>;
 
 /// Length limit of an operator's announcement, in bytes.
 const MAX_ANNOUNCEMENT_BYTES: usize = 1024;
+
+/// How long a call waits until its change of the layout is stored.
+const STORE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A handle to the world's state; clones reach the same one.
 #[derive(Clone)]
@@ -108,6 +115,23 @@ impl WorldService {
         let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
         metrics::counter!(CALLS, "call" => name, "code" => format!("{code:?}")).increment(1);
         result
+    }
+
+    /// Waits until a revision is stored and announced.
+    async fn wait_until_stored(&self, term: Term, revision: u64) -> Result<(), Status> {
+        let unknown = |cause| {
+            Status::unavailable(format!(
+                "{cause} before the change was stored; look at the layout before you repeat it"
+            ))
+        };
+        let mut tables = self.partition.clone();
+        let is_decided = |table: &Option<Partition>| {
+            table.as_ref().is_none_or(|table| table.term != term.0 || table.epoch >= revision)
+        };
+        let table = timeout(STORE_TIMEOUT, tables.wait_for(is_decided)).await;
+        let table = table.map_err(|_| unknown("the time limit ended"))?.map_err(|_| stopped())?;
+        let is_stored = table.as_ref().is_some_and(|table| table.term == term.0);
+        if is_stored { Ok(()) } else { Err(unknown("the leadership ended")) }
     }
 
     fn zone(&self, address: &str) -> ZoneClient<tonic::transport::Channel> {
@@ -282,6 +306,20 @@ impl world_server::World for WorldService {
         self.run_as_leader("announce", announce).await.map(Response::new)
     }
 
+    async fn change_layout(
+        &self,
+        request: Request<ChangeLayoutRequest>,
+    ) -> Result<Response<ChangeLayoutReply>, Status> {
+        let request = request.into_inner();
+        let change = move |app: &mut App, _, term| {
+            let command = layout::command(request, app.config())?;
+            Ok((term, app.change_layout(command)?))
+        };
+        let (term, done) = self.run_as_leader("change_layout", change).await?;
+        self.wait_until_stored(term, done.revision).await?;
+        Ok(Response::new(ChangeLayoutReply { revision: done.revision, made: done.made }))
+    }
+
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let world = self.node.world().0;
         let status = move |app: &mut App, _, term: Term| {
@@ -294,7 +332,9 @@ impl world_server::World for WorldService {
                 online: count(app.players().online()),
                 queue: count(app.players().waiting()),
                 capacity: app.config().capacity,
-                partition: zones.partition().map(|table| convert::partition(term, table, zones)),
+                partition: zones
+                    .partition()
+                    .map(|partition| layout::status(term, partition, zones, &app.population(partition))),
             })
         };
         self.run_as_leader("status", status).await.map(Response::new)

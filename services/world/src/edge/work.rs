@@ -1,6 +1,8 @@
 //! Calls to the database and to zones. The database fences each step by term or epoch, so each step is safe to
 //! repeat. After a failure, the next attempt begins with the database's state.
 
+mod layout;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -21,6 +23,7 @@ use crate::{
         effect::Work,
         placements::{PlaceError, Placement},
         presence::Avatar,
+        request::start_position,
         zone::ZoneView,
         zones::View,
     },
@@ -47,15 +50,26 @@ pub(crate) struct Worker {
     handle: Handle,
     lobby: Lobby,
     permits: Arc<Semaphore>,
+    /// Side of space 1, for avatars that return from a closed space.
+    map_cells: u16,
 }
+
+type Database = DbCacheClient<Channel>;
 
 /// Why a call failed; the caller retries.
 type RetryReason = String;
 
 impl Worker {
-    pub(crate) fn new(node: Node, view: watch::Receiver<Arc<View>>, handle: Handle, lobby: Lobby) -> Self {
+    pub(crate) fn new(
+        node: Node,
+        view: watch::Receiver<Arc<View>>,
+        handle: Handle,
+        lobby: Lobby,
+        map_cells: u16,
+    ) -> Self {
         let databases = node.directory(DaemonKind::Dbcache);
-        Self { node, databases, view, handle, lobby, permits: Arc::new(Semaphore::new(MAX_CONCURRENT)) }
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT));
+        Self { node, databases, view, handle, lobby, permits, map_cells }
     }
 
     pub(crate) async fn run(self, work: Work) {
@@ -80,6 +94,8 @@ impl Worker {
                 let avatars = self.reown(&dead, &successor).await;
                 self.handle.tell(move |app, now| app.reowned(now, &avatars)).await;
             }
+            Work::LoadLayout { term } => self.load_layout(term).await,
+            Work::StoreLayout { term, change } => self.store_layout(term, &change).await,
         }
     }
 
@@ -92,15 +108,16 @@ impl Worker {
     }
 
     /// A client of any dbcache that is up.
-    fn database(&self) -> Option<DbCacheClient<Channel>> {
+    fn database(&self) -> Option<Database> {
         let address = self.databases.least_loaded()?.grpc_address;
         Some(
             DbCacheClient::new(self.node.channel(DaemonKind::Dbcache, &address))
-                .max_decoding_message_size(MESSAGE_LIMIT),
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
         )
     }
 
-    fn require_database(&self) -> Result<DbCacheClient<Channel>, RetryReason> {
+    fn require_database(&self) -> Result<Database, RetryReason> {
         self.database().ok_or_else(|| "no dbcache is up".to_owned())
     }
 
@@ -165,7 +182,10 @@ impl Worker {
             }
         }
         let at = character.position.map(Position::try_from).transpose().map_err(|error| error.to_string())?;
-        let cell = at.unwrap_or_default().cell();
+        // Avatars of closed spaces return to space 1.
+        let at = at.filter(|at| view.is_open(at.space));
+        let start = start_position(placement.account().0, self.map_cells);
+        let cell = at.unwrap_or(start).cell();
         let owner = view.zone_of(cell).ok_or_else(|| format!("nobody owns cell {cell}"))?;
         let claim = dbcache::ClaimRequest {
             character: character.id,
@@ -177,7 +197,10 @@ impl Worker {
             session: placement.session().as_bytes().to_vec(),
         };
         let mut database = self.require_database()?;
-        let character = retryable(database.claim(claim)).await?;
+        let mut character = retryable(database.claim(claim)).await?;
+        if at.is_none() {
+            character.position = Some(start.into());
+        }
         self.admit(placement, owner, character, term).await.map(Ok)
     }
 

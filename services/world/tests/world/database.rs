@@ -17,6 +17,10 @@ struct State {
     characters: BTreeMap<u64, Character>,
     leader: Option<(String, u64, Instant)>,
     term: u64,
+    layout: LoadLayoutReply,
+    /// Whether changes of the layout fail.
+    layout_fails: bool,
+    refused_layouts: u32,
 }
 
 impl State {
@@ -32,6 +36,26 @@ impl State {
 impl StandInDatabase {
     pub(crate) fn character(&self, id: u64) -> Character {
         self.0.lock().unwrap().characters[&id].clone()
+    }
+
+    /// Moves a character to a space.
+    pub(crate) fn set_space(&self, id: u64, space: u32) {
+        let mut state = self.0.lock().unwrap();
+        state.characters.get_mut(&id).unwrap().position.as_mut().unwrap().space = space;
+    }
+
+    /// The stored layout.
+    pub(crate) fn layout(&self) -> LoadLayoutReply {
+        self.0.lock().unwrap().layout.clone()
+    }
+
+    /// How many changes of the layout have failed.
+    pub(crate) fn refused_layouts(&self) -> u32 {
+        self.0.lock().unwrap().refused_layouts
+    }
+
+    pub(crate) fn set_layout_fails(&self, fails: bool) {
+        self.0.lock().unwrap().layout_fails = fails;
     }
 
     /// Releases a character as its zone does.
@@ -177,6 +201,39 @@ impl db_cache_server::DbCache for StandInDatabase {
 
     async fn load_ground(&self, _: Request<LoadGroundRequest>) -> Result<Response<LoadGroundReply>, Status> {
         Err(Status::unimplemented("load_ground"))
+    }
+
+    async fn load_layout(&self, _: Request<LoadLayoutRequest>) -> Result<Response<LoadLayoutReply>, Status> {
+        Ok(Response::new(self.layout()))
+    }
+
+    async fn store_layout(
+        &self,
+        request: Request<StoreLayoutRequest>,
+    ) -> Result<Response<StoreLayoutReply>, Status> {
+        let change = request.into_inner();
+        let mut state = self.0.lock().unwrap();
+        state.fence(change.term)?;
+        if state.layout_fails {
+            state.refused_layouts += 1;
+            return Err(Status::unavailable("the database does not answer"));
+        }
+        let layout = &mut state.layout;
+        if layout.revision != change.revision {
+            return Err(with_reason(Status::aborted("another revision"), "stale_revision"));
+        }
+        let LoadLayoutReply { revision, next_space, next_sector, spaces, sectors, .. } = layout;
+        (*revision, *next_space, *next_sector) = (change.revision + 1, change.next_space, change.next_sector);
+        let spaces_gone =
+            |id| change.removed_spaces.contains(&id) || change.spaces.iter().any(|it| it.space == id);
+        spaces.retain(|it| !spaces_gone(it.space));
+        spaces.extend(change.spaces.clone());
+        let sectors_gone =
+            |id| change.removed_sectors.contains(&id) || change.sectors.iter().any(|it| it.sector == id);
+        sectors.retain(|it| !sectors_gone(it.sector));
+        sectors.extend(change.sectors.clone());
+        sectors.sort_by_key(|it| it.sector);
+        Ok(Response::new(StoreLayoutReply { revision: *revision }))
     }
 
     async fn check_conservation(

@@ -8,8 +8,9 @@ mod zone;
 use prost::Message;
 use shardkeep_link::{BackendItem, SessionChange};
 use shardkeep_rpc::world::{
-    ClaimSessionRequest, KickRequest, Opening, Partition, Presence, PresenceReport, WatchPartitionRequest,
-    WatchPresenceRequest, kick_request::Selector,
+    ChangeLayoutRequest, ClaimSessionRequest, CloseSpace, CreateSpace, KickRequest, MoveSector, Opening,
+    Partition, Presence, PresenceReport, SplitSector, StatusRequest, WatchPartitionRequest,
+    WatchPresenceRequest, change_layout_request::Change, kick_request::Selector,
 };
 use shardkeep_types::DaemonKind;
 use shardkeep_wire::{
@@ -46,6 +47,24 @@ async fn player_enters_and_leaves() {
     assert_eq!(gateway.reply(3).await.opcode, opcode::LEAVE);
     assert_eq!(west.evicted.borrow().len(), 1);
     assert_eq!(cluster.database.character(character).owner, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn avatar_of_closed_space_enters_at_start_of_space_1() {
+    let mut cluster = Cluster::start().await;
+    let (west, _) = cluster.zone("zone-1").await;
+    let _east = cluster.zone("zone-2").await;
+    let _world = cluster.world("world-1").await;
+    let mut gateway = cluster.gateway("gateway-1", "world-1").await;
+    let character = gateway.enter_new_character("world-1", 1, "Ann").await;
+    gateway.reply(11).await;
+    gateway.request(1, opcode::LEAVE, 12, &Leave {}).await;
+    gateway.reply(12).await;
+    cluster.database.set_space(character, 9);
+    gateway.enter(1, 13, character).await;
+    let entered = Entered::decode(&*gateway.reply(13).await.payload).unwrap();
+    let admitted = west.admitted.borrow().last().unwrap().character.clone().unwrap();
+    assert_eq!((entered.space, admitted.position.unwrap().space), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,4 +235,118 @@ async fn queue_place_survives_change_of_world_leader() {
     gateway.request(1, opcode::LEAVE, 12, &Leave {}).await;
     assert_eq!(gateway.reply(33).await.opcode, opcode::ENTER);
     assert_eq!(gateway.place(4).await, 1);
+}
+
+fn change(change: Change) -> ChangeLayoutRequest {
+    ChangeLayoutRequest { change: Some(change) }
+}
+
+fn split(sector: u32) -> ChangeLayoutRequest {
+    change(Change::Split(SplitSector { sector, line: None }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layout_survives_change_of_leader() {
+    let mut cluster = Cluster::start().await;
+    let _west = cluster.zone("zone-1").await;
+    let (_, node) = cluster.zone("zone-2").await;
+    let first = cluster.world("world-1").await;
+    let operator = cluster.member(DaemonKind::Gm, "gm-1").await;
+    wait_until_leading(&operator, "world-1").await;
+    let mut gm = client_of(&operator, "world-1").await;
+    // The call fails until the layout is loaded.
+    let done = loop {
+        match gm.change_layout(split(1)).await {
+            Err(status) if status.code() == Code::Unavailable => {}
+            done => break done.unwrap().into_inner(),
+        }
+    };
+    let create = change(Change::Create(CreateSpace { map: "meadow".into(), tick_hz: 30 }));
+    assert_eq!((done.made, gm.change_layout(create).await.unwrap().into_inner().made), (3, 2));
+    let watch = || WatchPartitionRequest { zone: Some(node.id().into()) };
+    let settled = async |world: &str| {
+        let mut tables = client_of(&node, world).await.watch_partition(watch()).await.unwrap().into_inner();
+        loop {
+            let table = timeout(TIMEOUT, tables.message()).await.expect("a table").unwrap().unwrap();
+            if table.sectors.len() == 4 && !owners(&table).contains(&"") {
+                return table;
+            }
+        }
+    };
+    let before = settled("world-1").await;
+    let spaces: Vec<_> = before.spaces.iter().map(|space| (space.space, space.tick_hz)).collect();
+    assert_eq!(spaces, [(1, 20), (2, 30)]);
+    assert_eq!(cluster.database.layout().revision, before.epoch);
+    first.stop().await.unwrap();
+
+    let _second = cluster.world("world-2").await;
+    wait_until_leading(&node, "world-2").await;
+    let after = settled("world-2").await;
+    assert_eq!((after.term, after.epoch), (before.term + 1, before.epoch));
+    assert_eq!((after.sectors, after.spaces), (before.sectors, before.spaces));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layout_change_is_announced_only_after_it_is_stored() {
+    let mut cluster = Cluster::start().await;
+    let (_, node) = cluster.zone("zone-1").await;
+    let _east = cluster.zone("zone-2").await;
+    let _world = cluster.world("world-1").await;
+    let operator = cluster.member(DaemonKind::Gm, "gm-1").await;
+    wait_until_leading(&operator, "world-1").await;
+    let mut zone = client_of(&node, "world-1").await;
+    let watch = WatchPartitionRequest { zone: Some(node.id().into()) };
+    let mut tables = zone.watch_partition(watch).await.unwrap().into_inner();
+    let mut next = async || timeout(TIMEOUT, tables.message()).await.expect("a table").unwrap().unwrap();
+    while owners(&next().await) != ["zone-1", "zone-2"] {}
+
+    cluster.database.set_layout_fails(true);
+    let mut gm = client_of(&operator, "world-1").await;
+    let splitting = tokio::spawn({
+        let mut gm = gm.clone();
+        async move { gm.change_layout(split(1)).await }
+    });
+    let status = async |gm: &mut shardkeep_rpc::world::world_client::WorldClient<_>| {
+        gm.status(StatusRequest {}).await.unwrap().into_inner().partition.unwrap()
+    };
+    while cluster.database.refused_layouts() == 0 {
+        assert_eq!(status(&mut gm).await.sectors.len(), 2);
+    }
+    assert!(!splitting.is_finished());
+    cluster.database.set_layout_fails(false);
+    let done = splitting.await.unwrap().unwrap().into_inner();
+    assert_eq!(cluster.database.layout().revision, done.revision);
+    let table = next().await;
+    assert_eq!((table.epoch, table.sectors.len()), (done.revision, 3), "one announcement");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn impossible_layout_changes_are_refused_with_reasons() {
+    let mut cluster = Cluster::start().await;
+    let _west = cluster.zone("zone-1").await;
+    let _east = cluster.zone("zone-2").await;
+    let _world = cluster.world("world-1").await;
+    let operator = cluster.member(DaemonKind::Gm, "gm-1").await;
+    wait_until_leading(&operator, "world-1").await;
+    let mut gm = client_of(&operator, "world-1").await;
+    while gm.change_layout(change(Change::Close(CloseSpace { space: 9 }))).await.unwrap_err().code()
+        == Code::Unavailable
+    {}
+    let create = |map: &str, tick_hz| Change::Create(CreateSpace { map: map.into(), tick_hz });
+    let moved = |zone: &str| Change::Move(MoveSector { sector: 1, zone: zone.into() });
+    let refused = [
+        (Change::Close(CloseSpace { space: 9 }), Code::NotFound, "the nearest number is 1"),
+        (Change::Close(CloseSpace { space: 1 }), Code::FailedPrecondition, "space 1 cannot be closed"),
+        (create("moon", 20), Code::NotFound, "the maps are meadow"),
+        (create("meadow", 61), Code::InvalidArgument, "10 to 60"),
+        (moved("zone-7"), Code::NotFound, "the zones are zone-1, zone-2"),
+        (Change::Split(SplitSector { sector: 8, line: None }), Code::NotFound, "nearest number is 2"),
+    ];
+    for (wrong, code, text) in refused {
+        let status = gm.change_layout(change(wrong)).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().contains(text), "{status}");
+    }
+    let empty = gm.change_layout(ChangeLayoutRequest { change: None }).await.unwrap_err();
+    assert_eq!(empty.code(), Code::InvalidArgument);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use shardkeep_sim::{EffectResult, EntityView, Sim};
-use shardkeep_types::{CellId, CharacterId, EntityId, InstanceId};
+use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, InstanceId};
 
 use crate::domain::{
     effect::Effect,
@@ -11,6 +11,8 @@ use crate::domain::{
     payload::Frame,
 };
 
+/// Entities are sent to the owners of cells at most this far away.
+const GHOST_MARGIN: u16 = 1;
 /// Interval in ticks between messages with changed ghosts.
 const GHOST_TICKS: u64 = 2;
 /// Unchanged ghosts are sent again after this many ticks.
@@ -43,13 +45,17 @@ pub(crate) struct Border {
 }
 
 impl Border {
-    /// Closes the streams to zones that own no sector, and opens streams to new owners.
-    pub(crate) fn update_neighbours(&mut self, table: &Table, me: &InstanceId) -> Vec<Effect> {
-        let is_other = |sector: &&Sector| {
-            sector.zone != me.name && !sector.zone.is_empty() && !sector.grpc_address.is_empty()
-        };
-        let others: BTreeMap<&str, &Sector> =
-            table.sectors.iter().filter(is_other).map(|sector| (sector.zone.as_str(), sector)).collect();
+    /// Opens streams to the owners of adjacent sectors, and closes all others. A sector that this zone has just given
+    /// away counts as its sector until the next table, because some of its avatars are still here.
+    pub(crate) fn update_neighbours(
+        &mut self,
+        table: &Table,
+        before: &Table,
+        me: &InstanceId,
+    ) -> Vec<Effect> {
+        let own: Vec<CellRect> = table.of(me).chain(before.of(me)).map(|sector| sector.cells).collect();
+        let others = table.around(&own, GHOST_MARGIN, me).filter(|sector| !sector.grpc_address.is_empty());
+        let others: BTreeMap<&str, &Sector> = others.map(|sector| (sector.zone.as_str(), sector)).collect();
         let mut effects = Vec::new();
         self.neighbours.retain(|name, neighbour| {
             let stays = others.get(name.as_str()).is_some_and(|it| it.incarnation == neighbour.incarnation);
@@ -125,7 +131,7 @@ impl Border {
         for seen in &seen {
             let map = sim.map();
             let mut sent: Vec<&str> = Vec::new();
-            for cell in seen.state.position.cell().around(1, map.width, map.height) {
+            for cell in seen.state.position.cell().around(GHOST_MARGIN, map.width, map.height) {
                 let Some(owner) = table.owner(cell).map(|sector| sector.zone.as_str()) else { continue };
                 if owner != me.name && !sent.contains(&owner) {
                     sent.push(owner);
@@ -195,7 +201,7 @@ mod tests {
     use std::sync::Arc;
 
     use shardkeep_sim::{GhostState, Kind};
-    use shardkeep_types::{CellRect, DaemonKind, Position, SpaceId};
+    use shardkeep_types::{DaemonKind, Position, SpaceId};
 
     use super::*;
 
@@ -279,10 +285,10 @@ mod tests {
         let names = |effects: &[Effect]| -> Vec<String> {
             effects.iter().map(|effect| format!("{effect:?}")).collect()
         };
-        let opened = names(&border.update_neighbours(&table(7), &me));
+        let opened = names(&border.update_neighbours(&table(7), &Table::default(), &me));
         assert!(opened.len() == 1 && opened[0].starts_with("OpenNeighbour"), "{opened:?}");
-        assert!(border.update_neighbours(&table(7), &me).is_empty());
-        let reopened = names(&border.update_neighbours(&table(8), &me));
+        assert!(border.update_neighbours(&table(7), &Table::default(), &me).is_empty());
+        let reopened = names(&border.update_neighbours(&table(8), &table(7), &me));
         assert!(
             reopened[0].starts_with("CloseNeighbour") && reopened[1].starts_with("OpenNeighbour"),
             "{reopened:?}"

@@ -16,6 +16,8 @@ mod publish;
 mod requests;
 mod save_schedule;
 pub(crate) mod space;
+#[cfg(test)]
+mod twin;
 mod watchers;
 
 pub use publish::encode;

@@ -22,9 +22,10 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Whether this table replaces `other`.
+    /// Whether this table replaces `other`. The world may announce one epoch again with further addresses.
     pub(crate) fn is_newer_than(&self, other: &Self) -> bool {
-        (self.term, self.epoch) > (other.term, other.epoch)
+        let (version, other_version) = ((self.term, self.epoch), (other.term, other.epoch));
+        version > other_version || version == other_version && self != other
     }
 
     pub(crate) fn owner(&self, cell: CellId) -> Option<&Sector> {
@@ -33,6 +34,21 @@ impl Table {
 
     pub(crate) fn of<'a>(&'a self, me: &'a InstanceId) -> impl Iterator<Item = &'a Sector> {
         self.sectors.iter().filter(|sector| sector.zone == me.name && sector.incarnation == me.incarnation)
+    }
+
+    /// The sectors of other zones with a cell at most `margin` cells away from these rectangles.
+    pub(crate) fn around<'a>(
+        &'a self,
+        cells: &'a [CellRect],
+        margin: u16,
+        me: &'a InstanceId,
+    ) -> impl Iterator<Item = &'a Sector> {
+        let is_near = move |sector: &&Sector| {
+            let distances = cells.iter().filter_map(|own| own.distance(&sector.cells));
+            distances.min().is_some_and(|distance| distance <= margin)
+        };
+        let others = self.sectors.iter().filter(|sector| sector.zone != me.name && !sector.zone.is_empty());
+        others.filter(is_near)
     }
 
     /// The publishing epoch of each cell of this zone. It begins with the term, so that every epoch of a later term
@@ -65,10 +81,31 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_are_the_owners_of_adjacent_sectors() {
+        let sector = |zone: &str, x0| Sector {
+            cells: CellRect { space: SpaceId(1), x0, y0: 0, x1: x0 + 2, y1: 2 },
+            zone: zone.into(),
+            ..table(1, 1).sectors.remove(0)
+        };
+        let sectors = vec![sector("zone-1", 0), sector("zone-2", 2), sector("", 2), sector("zone-3", 4)];
+        let table = Table { sectors, ..Table::default() };
+        let own = [table.sectors[0].cells];
+        let names = |cells: &[CellRect], margin| -> Vec<String> {
+            table.around(cells, margin, &me(5)).map(|sector| sector.zone.clone()).collect()
+        };
+        assert_eq!(names(&own, 1), ["zone-2"]);
+        assert_eq!(names(&own, 3), ["zone-2", "zone-3"]);
+        assert!(names(&[], 1).is_empty());
+    }
+
+    #[test]
     fn later_term_beats_higher_epoch() {
         assert!(table(2, 1).is_newer_than(&table(1, 9)));
         assert!(!table(1, 9).is_newer_than(&table(2, 1)));
         assert!(!table(2, 1).is_newer_than(&table(2, 1)));
+        let mut with_address = table(2, 1);
+        with_address.sectors[0].grpc_address = "zone-1:7000".into();
+        assert!(with_address.is_newer_than(&table(2, 1)));
     }
 
     #[test]

@@ -37,6 +37,27 @@ pub(crate) struct Settlement {
     pub(crate) inputs: Vec<ClientMessage>,
     /// How many inputs were forwarded before these.
     pub(crate) from: u32,
+    /// The state at the moment of the hand-over. It is newer than that of the offer.
+    pub(crate) latest: Option<LatestState>,
+}
+
+/// The soft state that may change between the offer and the hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LatestState {
+    pub(crate) position: Position,
+    pub(crate) velocity: (i32, i32),
+    pub(crate) facing: u8,
+    pub(crate) health: u32,
+    pub(crate) last_input: u32,
+    pub(crate) cooldown_ms: u64,
+}
+
+impl LatestState {
+    pub(crate) fn update(&self, entering: &mut EnteringAvatar) {
+        let Self { position, velocity, facing, health, last_input, cooldown_ms } = *self;
+        (entering.position, entering.velocity, entering.facing) = (position, velocity, facing);
+        (entering.health, entering.last_input, entering.cooldown_ms) = (health, last_input, cooldown_ms);
+    }
 }
 
 /// A character as the database has it.

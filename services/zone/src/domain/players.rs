@@ -14,7 +14,7 @@ use crate::domain::{
     payload::{Destination, ReplyTo, SoftState},
 };
 
-/// The most inputs kept while an avatar is frozen. Overflow: the newest is dropped and counted.
+/// The most requests kept while an avatar is handed over. Overflow: the newest is dropped and counted.
 const MAX_HELD_INPUTS: usize = 256;
 
 /// An avatar on its way to another zone.
@@ -52,7 +52,7 @@ pub(crate) struct Player {
     /// When the avatar lost its gateway.
     pub(crate) unbound_since: Instant,
     pub(crate) phase: PlayerPhase,
-    /// Inputs that arrived while the avatar was frozen.
+    /// Requests that arrived during a hand-over.
     held_inputs: Vec<ClientMessage>,
     /// The last state sent to the database.
     pub(crate) saved: Option<SoftState>,

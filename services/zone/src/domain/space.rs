@@ -133,6 +133,20 @@ impl Space {
         self.players.len() == 0 && self.arrivals.is_empty()
     }
 
+    /// Epoch of an avatar, and whether it plays here. `None`: it is not here.
+    #[cfg(test)]
+    pub(crate) fn player(&self, character: CharacterId) -> Option<(Epoch, bool)> {
+        if let Some(player) = self.players.get(character).filter(|p| !p.is_playing()) {
+            eprintln!(
+                "DBG {:?} avatar {:?} commit {}",
+                player.phase,
+                self.sim.avatar(character).map(|a| a.held),
+                self.sim.is_committing(character)
+            );
+        }
+        self.players.get(character).map(|player| (player.epoch, player.is_playing()))
+    }
+
     pub(crate) fn surroundings(&mut self, now: Instant, surroundings: Surroundings) {
         self.now = now;
         self.surroundings = surroundings;
@@ -278,7 +292,7 @@ impl Space {
             }
         }
         self.cell_epochs = epochs;
-        self.effects.extend(self.border.update_neighbours(&table, &self.me));
+        self.effects.extend(self.border.update_neighbours(&table, &self.table, &self.me));
         self.table = table;
     }
 

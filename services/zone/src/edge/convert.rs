@@ -1,6 +1,6 @@
 //! Converts between the types of a space and the messages of the world, the database, neighbours and the AI.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use prost::Message;
 use shardkeep_link::ClientMessage;
@@ -13,12 +13,13 @@ use shardkeep_sim::{
     Effect, EffectResult, EnteringAvatar, EntityView, GhostState, Goal, Intent, Item, Kind, Perception,
     Possessions,
 };
-use shardkeep_types::{AccountId, EntityId, Epoch, InstanceId, ItemId, Term, WorldId};
+use shardkeep_types::{AccountId, EntityId, Epoch, InstanceId, ItemId, SpaceId, Term, WorldId};
 
 use crate::domain::{
     partition::{Sector, Table},
     payload::{
-        Admission, Frame, OfferedAvatar, PresenceReport, Present, Settlement, SoftState, StoredAvatar,
+        Admission, Frame, LatestState, OfferedAvatar, PresenceReport, Present, Settlement, SoftState,
+        StoredAvatar,
     },
 };
 
@@ -111,15 +112,17 @@ pub(crate) fn offered(request: peer::OfferRequest) -> Result<OfferedAvatar, Malf
 }
 
 pub(crate) fn settlement(settlement: Settlement) -> peer::SettleRequest {
-    let Settlement { character, epoch, committed, inputs, from } = settlement;
-    let pending_inputs =
-        inputs.into_iter().map(|input| link::ClientMessage::from(input).encode_to_vec()).collect();
+    let Settlement { character, epoch, committed, inputs, from, latest } = settlement;
     peer::SettleRequest {
         character: character.0,
         epoch: epoch.0,
         committed,
-        pending_inputs,
+        pending_inputs: inputs
+            .into_iter()
+            .map(|input| link::ClientMessage::from(input).encode_to_vec())
+            .collect(),
         pending_from: from,
+        latest: latest.map(latest_state),
     }
 }
 
@@ -135,6 +138,30 @@ pub(crate) fn settlement_from_proto(request: peer::SettleRequest) -> Result<Sett
         committed: request.committed,
         inputs: request.pending_inputs.into_iter().map(input).collect::<Result<_, Malformed>>()?,
         from: request.pending_from,
+        latest: request.latest.map(latest_state_from_proto).transpose()?,
+    })
+}
+
+fn latest_state(latest: LatestState) -> peer::LatestState {
+    peer::LatestState {
+        position: Some(latest.position.into()),
+        vx_mm_s: latest.velocity.0,
+        vy_mm_s: latest.velocity.1,
+        facing: latest.facing.into(),
+        health: latest.health,
+        last_input: latest.last_input,
+        cooldown_ms: u32::try_from(latest.cooldown_ms).unwrap_or(u32::MAX),
+    }
+}
+
+fn latest_state_from_proto(latest: peer::LatestState) -> Result<LatestState, Malformed> {
+    Ok(LatestState {
+        position: latest.position.ok_or_else(|| Malformed::missing("position"))?.try_into()?,
+        velocity: (latest.vx_mm_s, latest.vy_mm_s),
+        facing: u8::try_from(latest.facing).map_err(|error| Malformed::new("facing", error))?,
+        health: latest.health,
+        last_input: latest.last_input,
+        cooldown_ms: latest.cooldown_ms.into(),
     })
 }
 
@@ -246,6 +273,7 @@ pub(crate) fn presence(zone: &InstanceId, report: PresenceReport) -> world::Pres
     }
 }
 
+/// The partition. A zone simulates space 1 only, so it ignores sectors of other spaces.
 pub(crate) fn table(table: world::Partition) -> Result<Table, Malformed> {
     let sector = |sector: world::Sector| {
         Ok(Sector {
@@ -256,7 +284,15 @@ pub(crate) fn table(table: world::Partition) -> Result<Table, Malformed> {
             grpc_address: sector.grpc_address,
         })
     };
-    let sectors = table.sectors.into_iter().map(sector).collect::<Result<_, Malformed>>()?;
+    let mut sectors = table.sectors.into_iter().map(sector).collect::<Result<Vec<_>, Malformed>>()?;
+    let count = sectors.len();
+    sectors.retain(|sector| sector.cells.space == SpaceId::FIRST);
+    if sectors.len() < count {
+        static REPORTED: Once = Once::new();
+        REPORTED.call_once(|| {
+            tracing::error!("this zone serves space 1 only; sectors of other spaces stay empty");
+        });
+    }
     Ok(Table { term: Term(table.term), epoch: table.epoch, sectors })
 }
 
@@ -317,4 +353,22 @@ pub(crate) fn intent(intent: &ai::Intent) -> Intent {
         Action::Idle | Action::Unspecified => Goal::Idle,
     };
     Intent { creature: EntityId(intent.creature), goal }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_types::CellRect;
+
+    use super::*;
+
+    #[test]
+    fn sectors_of_other_spaces_are_ignored() {
+        let sector = |space| world::Sector {
+            cells: Some(CellRect { space: SpaceId(space), x0: 0, y0: 0, x1: 2, y1: 1 }.into()),
+            ..world::Sector::default()
+        };
+        let partition =
+            world::Partition { sectors: vec![sector(1), sector(2)], ..world::Partition::default() };
+        assert_eq!(table(partition).unwrap().sectors.len(), 1);
+    }
 }

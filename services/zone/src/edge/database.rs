@@ -78,8 +78,8 @@ impl Database {
         Self { node, directory, reachable: Arc::new(AtomicBool::new(true)), stopped }
     }
 
-    /// Whether the last call was answered. Until then, the zone begins no hand-over, because its avatar would wait
-    /// frozen.
+    /// Whether the last call was answered. Until then, the zone begins no hand-over, because the hard actions of its
+    /// avatar would wait.
     pub(crate) fn is_reachable(&self) -> bool {
         self.reachable.load(Ordering::Relaxed)
     }

@@ -66,9 +66,10 @@ impl Cluster {
                 incarnation: zone.id.unwrap().incarnation,
                 epoch,
                 grpc_address: zone.grpc_address,
+                ..Sector::default()
             });
         }
-        self.world.publish(Partition { term, epoch, sectors });
+        self.world.publish(Partition { term, epoch, sectors, spaces: Vec::new() });
     }
 
     /// A client of the operators' console.

@@ -281,7 +281,7 @@ async fn partition_of_earlier_term_is_refused() {
     let mut console = cluster.observer("zone-1").await;
     let mut map = console.observe(ObserveRequest { interval_ms: 100 }).await.unwrap().into_inner();
     while map.message().await.unwrap().unwrap().sectors.is_empty() {}
-    cluster.world.publish(shardkeep_rpc::world::Partition { term: 1, epoch: 99, sectors: Vec::new() });
+    cluster.world.publish(shardkeep_rpc::world::Partition { term: 1, epoch: 99, ..Default::default() });
     cluster.publish_sectors(2, 2, &["zone-1"]).await;
     for _ in 0..5 {
         assert_eq!(map.message().await.unwrap().unwrap().sectors.len(), 1);

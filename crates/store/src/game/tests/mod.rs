@@ -2,6 +2,7 @@
 
 mod actions;
 mod chaos;
+mod layout;
 mod ownership;
 
 use std::sync::Arc;

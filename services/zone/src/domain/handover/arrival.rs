@@ -6,7 +6,7 @@ use shardkeep_link::ClientMessage;
 use shardkeep_types::{Epoch, SessionId};
 
 use crate::domain::{
-    payload::{Admission, OfferedAvatar, StoredAvatar},
+    payload::{Admission, LatestState, OfferedAvatar, StoredAvatar},
     players::hold,
 };
 
@@ -77,6 +77,13 @@ impl Arrival {
         };
         self.offered = Some(Box::new(OfferedAvatar { from: String::new(), gateway: None, admission }));
         true
+    }
+
+    /// The state has changed since the offer.
+    pub(crate) fn update(&mut self, latest: &LatestState) {
+        if let Some(offered) = &mut self.offered {
+            latest.update(&mut offered.admission.entering);
+        }
     }
 
     /// The avatar, the inputs that wait for it, and how many inputs its last zone has forwarded.

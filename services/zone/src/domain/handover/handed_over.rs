@@ -8,7 +8,7 @@ use std::{
 use shardkeep_link::ClientMessage;
 use shardkeep_types::{CharacterId, Epoch};
 
-use crate::domain::payload::{Destination, Settlement};
+use crate::domain::payload::{Destination, LatestState, Settlement};
 
 /// How long the zone forwards inputs of a session after the hand-over.
 const FORWARD_FOR: Duration = Duration::from_secs(60);
@@ -39,10 +39,14 @@ impl HandedOver {
     }
 
     /// The target, and the settlement that forwards these inputs.
-    pub(crate) fn forward(&mut self, inputs: Vec<ClientMessage>) -> (Arc<Destination>, Settlement) {
+    pub(crate) fn forward(
+        &mut self,
+        inputs: Vec<ClientMessage>,
+        latest: Option<LatestState>,
+    ) -> (Arc<Destination>, Settlement) {
         let count = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
         let (character, epoch, from) = (self.character, self.epoch, self.forwarded);
         self.forwarded = self.forwarded.saturating_add(count);
-        (self.to.clone(), Settlement { character, epoch, committed: true, inputs, from })
+        (self.to.clone(), Settlement { character, epoch, committed: true, inputs, from, latest })
     }
 }

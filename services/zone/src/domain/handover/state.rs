@@ -5,14 +5,14 @@
 //! ```text
 //! source:  Quiescing ──idle──▶ Offering ──accepted──▶ Transferring ──committed──▶ bind, settle, forget
 //!              │                   │ refused               │ another owns it ──▶ settle(no), forget
-//!              ▼                   ▼                       └ unknown ──▶ stays frozen, repeats the same call
+//!              ▼                   ▼                       └ unknown ──▶ stays suspended, repeats the same call
 //!         thaw (too long)        thaw
 //! target:  offered ──settled──▶ enter      offered ──overdue──▶ load ──owned here──▶ enter and bind
 //! ```
 
 use shardkeep_types::Epoch;
 
-/// The state of the source. The avatar is frozen in all of them.
+/// The state of the source. In all of them the avatar moves, but begins nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The source waits for the outcome of the avatar's hard actions.
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_transfer_outcome_stays_frozen_until_answered() {
+    fn unknown_transfer_outcome_is_awaited() {
         let mut row = Row::new();
         let state = transferring();
         row.transfer(); // its answer was lost

@@ -17,7 +17,7 @@ use crate::{
     metrics,
 };
 
-/// How long an avatar waits frozen for its hard actions before a hand-over is given up.
+/// How long an avatar waits for its hard actions before a hand-over is given up.
 const QUIESCE_WITHIN: Duration = Duration::from_secs(1);
 
 impl Space {
@@ -69,9 +69,9 @@ impl Space {
         self.drain();
     }
 
-    /// Continues the hand-over or release of an avatar that is frozen, as soon as no hard action is pending.
+    /// Continues the hand-over or release of an avatar, as soon as no hard action of it is pending.
     pub(super) fn continue_leaving(&mut self, character: CharacterId) {
-        let is_quiescent = self.sim.avatar(character).is_some_and(|avatar| avatar.frozen)
+        let is_quiescent = self.sim.avatar(character).is_some_and(|avatar| avatar.held)
             && !self.sim.is_committing(character);
         let Some(player) = self.players.get(character).filter(|player| is_waiting(player)) else { return };
         let epoch = player.epoch;
@@ -79,7 +79,7 @@ impl Space {
             PlayerPhase::HandingOver(_) if is_quiescent => {
                 self.handover_event(character, epoch, SourceEvent::Idle);
             }
-            // The database does not answer. The avatar continues here instead of waiting frozen.
+            // The database does not answer. The avatar plays on here.
             PlayerPhase::HandingOver(handover) if handover.since + QUIESCE_WITHIN < self.now => {
                 self.handover_event(character, epoch, SourceEvent::Refused);
             }
@@ -175,7 +175,7 @@ impl Space {
     }
 }
 
-/// Whether the avatar waits, frozen, for its hard actions.
+/// Whether the avatar waits for its hard actions.
 fn is_waiting(player: &Player) -> bool {
     match &player.phase {
         PlayerPhase::HandingOver(handover) => handover.state == Source::Quiescing,

@@ -6,7 +6,7 @@ use shardkeep_link::{
 };
 use shardkeep_sim::Input;
 use shardkeep_types::{CharacterId, Epoch, GroupKey, SessionId};
-use shardkeep_wire::{movement::Move, payload::ErrorCode};
+use shardkeep_wire::{movement::Move, opcode, payload::ErrorCode};
 
 use super::Space;
 use crate::{
@@ -130,7 +130,16 @@ impl Space {
         }
         let Some(player) = self.attach(session, gateway, session_epoch) else { return };
         match player.phase {
-            PlayerPhase::HandingOver(_) => player.hold(messages),
+            PlayerPhase::HandingOver(_) => {
+                // The avatar moves until the next zone has it. That zone answers the requests.
+                let character = player.character;
+                let (moves, requests) =
+                    messages.into_iter().partition(|message| message.opcode == opcode::MOVE);
+                player.hold(requests);
+                for message in moves {
+                    self.message(character, &message);
+                }
+            }
             PlayerPhase::Playing | PlayerPhase::Releasing { .. } => {
                 let character = player.character;
                 for message in messages {
@@ -145,7 +154,7 @@ impl Space {
         if let Some(arrival) = self.arrivals.values_mut().find(|arrival| arrival.is_for(session)) {
             arrival.hold(messages);
         } else if let Some(handed_over) = self.handed_over.get_mut(&session) {
-            let (to, settlement) = handed_over.forward(messages);
+            let (to, settlement) = handed_over.forward(messages, None);
             self.effects.push(Effect::Settle { to, settlement });
         } else {
             for _ in messages {

@@ -10,7 +10,7 @@ use crate::{
     domain::{
         effect::Effect,
         handover::{HandedOver, Source, SourceEvent, SourceStep},
-        payload::{Admission, Destination, OfferedAvatar, Settlement},
+        payload::{Admission, Destination, LatestState, OfferedAvatar, Settlement},
         players::{OutgoingHandover, PlayerPhase},
     },
     metrics,
@@ -43,7 +43,7 @@ impl Space {
                 to: Arc::new(to),
                 since: now,
             });
-            self.apply(Input::Freeze { character });
+            self.apply(Input::Suspend { character });
             self.continue_leaving(character);
         }
     }
@@ -95,16 +95,17 @@ impl Space {
                 }
             }
             SourceStep::Settle { committed } => {
+                let latest = self.latest_state(character);
                 let Some(player) = self.players.get_mut(character) else { return };
                 // After a thaw this zone processes the inputs.
                 let inputs = if committed { player.take_held_inputs() } else { Vec::new() };
                 let mut handed_over = HandedOver::new(character, epoch, to.clone(), self.now);
                 let settlement = if committed {
-                    let (_, settlement) = handed_over.forward(inputs);
+                    let (_, settlement) = handed_over.forward(inputs, latest);
                     self.handed_over.insert(player.session, handed_over);
                     settlement
                 } else {
-                    Settlement { character, epoch, committed: false, inputs, from: 0 }
+                    Settlement { character, epoch, committed: false, inputs, from: 0, latest: None }
                 };
                 self.effects.push(Effect::Settle { to: to.clone(), settlement });
             }
@@ -112,6 +113,19 @@ impl Space {
                 self.remove_player(character);
             }
         }
+    }
+
+    fn latest_state(&self, character: CharacterId) -> Option<LatestState> {
+        let avatar = self.sim.avatar(character)?;
+        let own = avatar.own;
+        Some(LatestState {
+            position: own.position,
+            velocity: (own.velocity.0.into(), own.velocity.1.into()),
+            facing: own.facing,
+            health: own.health,
+            last_input: own.last_input,
+            cooldown_ms: avatar.cooldown_ms,
+        })
     }
 
     fn thaw(&mut self, character: CharacterId) {

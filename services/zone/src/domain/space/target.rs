@@ -107,9 +107,12 @@ impl Space {
 
     /// The neighbour reports the outcome of a hand-over.
     pub(super) fn settled(&mut self, settlement: Settlement) {
-        let Settlement { character, epoch, committed, inputs, from } = settlement;
+        let Settlement { character, epoch, committed, inputs, from, latest } = settlement;
         if let Some(arrival) = self.arrivals.get_mut(&character).filter(|arrival| arrival.epoch() == epoch) {
             arrival.add_forwarded(inputs, from);
+            if let Some(latest) = latest {
+                arrival.update(&latest);
+            }
             if arrival.is_offered() {
                 self.target_step(character, decide_target_step(epoch, TargetEvent::Settled { committed }));
             }
