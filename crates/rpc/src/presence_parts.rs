@@ -8,9 +8,10 @@ const MAX_CHARACTERS: usize = 10_000;
 /// The messages of one report, in order. Only the first one replaces earlier reports, if the report is complete.
 pub fn presence_parts(mut report: PresenceReport) -> Vec<PresenceReport> {
     let rest = report.present.split_off(report.present.len().min(MAX_CHARACTERS));
-    let zone = report.zone.clone();
+    let (zone, space) = (report.zone.clone(), report.space);
     let part = |present: &[Presence]| PresenceReport {
         zone: zone.clone(),
+        space,
         present: present.to_vec(),
         ..PresenceReport::default()
     };

@@ -151,7 +151,9 @@ impl Space {
     pub(super) fn remove_player(&mut self, character: CharacterId) -> Option<Player> {
         self.apply(Input::Leave { character });
         self.presence.gone(character);
-        self.players.remove(character)
+        let player = self.players.remove(character)?;
+        self.effects.push(Effect::Left(player.session));
+        Some(player)
     }
 
     /// Removes an avatar that another zone owns in the database.

@@ -25,6 +25,7 @@ impl Space {
             return;
         };
         let to = Destination {
+            space: cell.space,
             name: owner.zone.clone(),
             incarnation: owner.incarnation,
             grpc_address: owner.grpc_address.clone(),
