@@ -40,7 +40,8 @@ mod tests {
         };
         let zone = Some(InstanceId { kind: "zone".into(), name: "zone-1".into(), incarnation: 1 });
         let (present, gone) = (vec![largest; 25_000], vec![7]);
-        let parts = presence_parts(PresenceReport { zone: zone.clone(), complete: true, present, gone });
+        let parts =
+            presence_parts(PresenceReport { zone: zone.clone(), complete: true, present, gone, space: 1 });
         let shape = |part: &PresenceReport| (part.complete, part.present.len(), part.gone.len());
         assert_eq!(
             parts.iter().map(shape).collect::<Vec<_>>(),

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use shardkeep_types::{CellId, CellRect, Epoch, InstanceId, SpaceId, Term};
+use shardkeep_sim::Map;
+use shardkeep_types::{CellId, CellRect, Epoch, InstanceId, Layer, Position, SpaceId, Term};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sector {
@@ -68,6 +69,12 @@ impl Table {
         };
         let others = self.sectors.iter().filter(|sector| sector.zone != me.name && !sector.zone.is_empty());
         others.filter(is_near)
+    }
+
+    /// Where avatars of closing spaces go: the start of space 1.
+    pub(crate) fn exit(&self) -> Option<Position> {
+        let map = Map::named(&self.spaces.get(&SpaceId::FIRST)?.map)?;
+        Some(map.start.in_space(SpaceId::FIRST, Layer::default()))
     }
 
     /// The publishing epoch of each cell of this zone in one space. It begins with the term, so that every epoch of a

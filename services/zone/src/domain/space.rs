@@ -73,6 +73,8 @@ pub(crate) struct Space {
     players: Players,
     table: Arc<Table>,
     cell_epochs: HashMap<CellId, Epoch>,
+    /// Where the avatars go, because the space is closing.
+    exit: Option<Position>,
     watchers: Watchers,
     commit_queue: CommitQueue,
     arrivals: BTreeMap<CharacterId, Arrival>,
@@ -111,6 +113,7 @@ impl Space {
             players: Players::default(),
             table: Arc::default(),
             cell_epochs: HashMap::new(),
+            exit: None,
             watchers: Watchers::default(),
             commit_queue: CommitQueue::default(),
             arrivals: BTreeMap::new(),
@@ -185,10 +188,7 @@ impl Space {
             Command::Evict { character, epoch, reason, reply } => {
                 self.evict(character, epoch, &reason, reply);
             }
-            Command::Teleport { character, to, reply } => {
-                let answer = self.teleport(character, to);
-                self.reply_to(reply, Answer::Done(answer));
-            }
+            Command::Teleport { character, to, reply } => self.teleport(character, to, reply),
             Command::Offer { offered, reply } => {
                 let answer = self.offered(*offered);
                 self.reply_to(reply, Answer::Offered(answer));
@@ -275,21 +275,26 @@ impl Space {
         self.effects.push(Effect::Answer { to, answer });
     }
 
-    fn teleport(&mut self, character: CharacterId, to: Position) -> Result<(), CommandError> {
-        let map = self.sim.map();
-        if to.space != self.sim.space() || to.x_mm < 0 || to.y_mm < 0 || !map.contains(to.cell()) {
-            return Err(CommandError::Invalid("the position is not in this space"));
-        }
-        match self.players.get(character) {
+    /// Answers when the avatar is there: in this space at once, in another one after a hand-over.
+    fn teleport(&mut self, character: CharacterId, to: Position, reply: ReplyTo) {
+        let result = match self.players.get(character) {
             None => Err(CommandError::NotFound("the character is not in this zone")),
             Some(player) if !player.is_playing() => {
                 Err(CommandError::Unavailable("the character is leaving this zone: try again"))
+            }
+            Some(_) if to.space != self.id() => match self.begin_journey(character, to, Some(reply)) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            Some(_) if to.x_mm < 0 || to.y_mm < 0 || !self.sim.map().contains(to.cell()) => {
+                Err(CommandError::Invalid("the position is not in this space"))
             }
             Some(_) => {
                 self.apply(Input::Teleport { character, to });
                 Ok(())
             }
-        }
+        };
+        self.reply_to(reply, Answer::Done(result));
     }
 
     /// Applies a new table. New cells need their ground; cells with a new epoch need a keyframe.
@@ -315,6 +320,8 @@ impl Space {
             }
         }
         self.cell_epochs = epochs;
+        let is_closing = table.spaces.get(&space).is_some_and(|space| space.closing);
+        self.exit = is_closing.then(|| table.exit()).flatten();
         self.effects.extend(self.border.update_neighbours(&table, &self.table, &self.me, space));
         self.table = table;
     }
