@@ -29,6 +29,7 @@ mod regions;
 mod replica_with_other_store;
 mod restart;
 mod slow_client;
+mod spaces;
 mod tickets;
 mod two_players;
 mod up;

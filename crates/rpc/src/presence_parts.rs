@@ -8,9 +8,10 @@ const MAX_CHARACTERS: usize = 10_000;
 /// The messages of one report, in order. Only the first one replaces earlier reports, if the report is complete.
 pub fn presence_parts(mut report: PresenceReport) -> Vec<PresenceReport> {
     let rest = report.present.split_off(report.present.len().min(MAX_CHARACTERS));
-    let zone = report.zone.clone();
+    let (zone, space) = (report.zone.clone(), report.space);
     let part = |present: &[Presence]| PresenceReport {
         zone: zone.clone(),
+        space,
         present: present.to_vec(),
         ..PresenceReport::default()
     };
@@ -39,7 +40,8 @@ mod tests {
         };
         let zone = Some(InstanceId { kind: "zone".into(), name: "zone-1".into(), incarnation: 1 });
         let (present, gone) = (vec![largest; 25_000], vec![7]);
-        let parts = presence_parts(PresenceReport { zone: zone.clone(), complete: true, present, gone });
+        let parts =
+            presence_parts(PresenceReport { zone: zone.clone(), complete: true, present, gone, space: 1 });
         let shape = |part: &PresenceReport| (part.complete, part.present.len(), part.gone.len());
         assert_eq!(
             parts.iter().map(shape).collect::<Vec<_>>(),

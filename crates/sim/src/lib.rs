@@ -15,6 +15,7 @@ mod event;
 mod input;
 pub mod load;
 mod map;
+mod maps;
 mod pending_commits;
 mod perceive;
 mod ring;

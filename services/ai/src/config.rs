@@ -6,7 +6,8 @@ use shardkeep_daemon::Validate;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The most concurrent streams of zones. More are refused, and the zone asks another replica.
+    /// The most concurrent streams. A zone opens one for each of its spaces. More are refused, and the zone asks another
+    /// replica.
     pub max_streams: usize,
     /// The most creatures remembered per stream. A batch with more is refused.
     pub max_creatures: usize,
@@ -16,7 +17,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_streams: 64, max_creatures: 20_000, paths_per_batch: 128 }
+        Self { max_streams: 1_024, max_creatures: 20_000, paths_per_batch: 128 }
     }
 }
 

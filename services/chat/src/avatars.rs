@@ -154,7 +154,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn report(complete: bool, present: Vec<Presence>, gone: Vec<u64>) -> PresenceReport {
-        PresenceReport { zone: None, complete, present, gone }
+        PresenceReport { complete, present, gone, ..PresenceReport::default() }
     }
 
     fn session(number: u8) -> SessionId {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use shardkeep_cluster::{Backoff, Instance};
 use shardkeep_rpc::zone::{Ghost, MapSnapshot, ObserveRequest};
-use shardkeep_types::{DaemonKind, WorldId};
+use shardkeep_types::{DaemonKind, SpaceId, WorldId};
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
@@ -20,8 +20,8 @@ use crate::{metrics, peers::Peers};
 /// Entities per world at most. A browser cannot draw more in time.
 const MAX_ENTITIES: usize = 8_000;
 
-/// The latest picture of each world as JSON. `static/map.js` draws it.
-type Pictures = Arc<BTreeMap<WorldId, Arc<str>>>;
+/// The latest picture of each space as JSON. `static/map.js` draws it.
+type Pictures = Arc<BTreeMap<(WorldId, SpaceId), Arc<str>>>;
 
 #[derive(Clone)]
 pub(crate) struct MapHub {
@@ -37,12 +37,12 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
-    /// Waits for the next picture of a world. A slow browser misses pictures and never gets old ones. Returns `None`
+    /// Waits for the next picture of a space. A slow browser misses pictures and never gets old ones. Returns `None`
     /// when the console ends.
-    pub(crate) async fn next_picture(&mut self, world: WorldId) -> Option<Arc<str>> {
+    pub(crate) async fn next_picture(&mut self, world: WorldId, space: SpaceId) -> Option<Arc<str>> {
         loop {
             self.pictures.changed().await.ok()?;
-            if let Some(picture) = self.pictures.borrow_and_update().get(&world) {
+            if let Some(picture) = self.pictures.borrow_and_update().get(&(world, space)) {
                 return Some(Arc::clone(picture));
             }
         }
@@ -90,8 +90,24 @@ pub(crate) async fn follow(peers: Peers, hub: MapHub, stop: CancellationToken) -
     }
 }
 
-/// The last snapshot of each zone, by the name of the zone.
-type LatestSnapshots = Arc<Mutex<BTreeMap<String, (WorldId, MapSnapshot)>>>;
+/// The last snapshots of one zone.
+#[derive(Debug, Default)]
+struct ZoneSnapshots {
+    world: WorldId,
+    spaces: BTreeMap<SpaceId, MapSnapshot>,
+}
+
+impl ZoneSnapshots {
+    fn store(&mut self, snapshot: MapSnapshot) {
+        self.spaces.retain(|space, _| snapshot.spaces.contains(&space.0));
+        if snapshot.space != 0 {
+            self.spaces.insert(SpaceId(snapshot.space), snapshot);
+        }
+    }
+}
+
+/// The last snapshots of each zone, by the name of the zone.
+type LatestSnapshots = Arc<Mutex<BTreeMap<String, ZoneSnapshots>>>;
 
 /// Publishes pictures until it is dropped. Its observers end with it.
 async fn publish_pictures(peers: &Peers, hub: &MapHub) {
@@ -153,21 +169,33 @@ async fn watch_zone(
     let request = Request::new(ObserveRequest { interval_ms });
     let mut snapshots = peers.zone_client(zone).observe(request).await?.into_inner();
     while let Some(snapshot) = snapshots.message().await? {
-        latest.lock().insert(zone.id.name.clone(), (zone.world, snapshot));
+        let mut latest = latest.lock();
+        let known = latest.entry(zone.id.name.clone()).or_default();
+        known.world = zone.world;
+        known.store(snapshot);
+        drop(latest);
         backoff.reset();
     }
     Ok(())
 }
 
-fn compose(latest: &BTreeMap<String, (WorldId, MapSnapshot)>) -> BTreeMap<WorldId, Arc<str>> {
-    let mut worlds: BTreeMap<WorldId, Vec<(&str, &MapSnapshot)>> = BTreeMap::new();
-    for (zone, (world, snapshot)) in latest {
-        worlds.entry(*world).or_default().push((zone, snapshot));
+fn compose(latest: &BTreeMap<String, ZoneSnapshots>) -> BTreeMap<(WorldId, SpaceId), Arc<str>> {
+    let mut spaces: BTreeMap<(WorldId, SpaceId), Vec<(&str, &MapSnapshot)>> = BTreeMap::new();
+    for (zone, snapshots) in latest {
+        for (&space, snapshot) in &snapshots.spaces {
+            spaces.entry((snapshots.world, space)).or_default().push((zone, snapshot));
+        }
     }
-    worlds.into_iter().map(|(world, zones)| (world, picture(&zones).to_string().into())).collect()
+    let of_world =
+        |world| spaces.keys().filter(move |key| key.0 == world).map(|key| key.1.0).collect::<Vec<_>>();
+    let picture = |(world, space): (WorldId, SpaceId), zones: &[(&str, &MapSnapshot)]| {
+        ((world, space), picture(zones, &of_world(world)).to_string().into())
+    };
+    spaces.iter().map(|(&key, zones)| picture(key, zones)).collect()
 }
 
-fn picture(zones: &[(&str, &MapSnapshot)]) -> Value {
+/// `spaces` are the spaces of the world that can be shown.
+fn picture(zones: &[(&str, &MapSnapshot)], spaces: &[u32]) -> Value {
     let side = |side: fn(&MapSnapshot) -> u32| zones.iter().map(|(_, snapshot)| side(snapshot)).max();
     let sectors = |snapshot: &MapSnapshot| -> Vec<[u32; 4]> {
         snapshot.sectors.iter().map(|cells| [cells.x0, cells.y0, cells.x1, cells.y1]).collect()
@@ -186,6 +214,7 @@ fn picture(zones: &[(&str, &MapSnapshot)]) -> Value {
         "width": side(|snapshot| snapshot.map_width_mm),
         "height": side(|snapshot| snapshot.map_height_mm),
         "zones": shown,
+        "spaces": spaces,
         "entities": entities.into_values().collect::<Vec<_>>(),
         "left_out": total.saturating_sub(MAX_ENTITIES),
     })
@@ -214,34 +243,62 @@ fn entity(ghost: &Ghost, zone: usize) -> Value {
 mod tests {
     use super::*;
 
-    fn snapshot(entities: &[(u64, &str)]) -> MapSnapshot {
+    fn snapshot(space: u32, entities: &[(u64, &str)]) -> MapSnapshot {
         let ghost = |(entity, name): &(u64, &str)| Ghost {
             entity: *entity,
             name: (*name).into(),
             ..Ghost::default()
         };
         MapSnapshot {
+            space,
+            spaces: vec![1, 2],
             entities: entities.iter().map(ghost).collect(),
             map_width_mm: 1000,
             ..MapSnapshot::default()
         }
     }
 
+    fn zone(world: u32, snapshots: Vec<MapSnapshot>) -> ZoneSnapshots {
+        let mut zone = ZoneSnapshots { world: WorldId(world), ..ZoneSnapshots::default() };
+        snapshots.into_iter().for_each(|snapshot| zone.store(snapshot));
+        zone
+    }
+
     #[test]
-    fn zone_snapshots_of_a_world_are_merged_into_one_picture() {
+    fn zone_snapshots_of_a_space_are_merged_into_one_picture() {
         let latest = BTreeMap::from([
-            ("zone-1".to_owned(), (WorldId(1), snapshot(&[(1, "Ann"), (2, "wolf")]))),
-            ("zone-2".to_owned(), (WorldId(1), snapshot(&[(2, "wolf's ghost"), (u64::MAX, "Bob")]))),
-            ("zone-9".to_owned(), (WorldId(2), snapshot(&[]))),
+            (
+                "zone-1".to_owned(),
+                zone(1, vec![snapshot(1, &[(1, "Ann"), (2, "wolf")]), snapshot(2, &[(3, "Eve")])]),
+            ),
+            ("zone-2".to_owned(), zone(1, vec![snapshot(1, &[(2, "wolf's ghost"), (u64::MAX, "Bob")])])),
+            ("zone-9".to_owned(), zone(2, vec![snapshot(1, &[])])),
         ]);
         let pictures = compose(&latest);
-        assert_eq!(pictures.len(), 2);
-        let picture: Value = serde_json::from_str(&pictures[&WorldId(1)]).unwrap();
-        let names: Vec<&str> =
-            picture["entities"].as_array().unwrap().iter().filter_map(|it| it[3].as_str()).collect();
-        assert_eq!(names, ["Ann", "wolf", "Bob"]);
-        assert_eq!(picture["entities"][2][0], u64::MAX.to_string());
-        assert_eq!(picture["zones"][1]["name"], "zone-2");
+        assert_eq!(pictures.len(), 3);
+        let picture = |world, space| -> Value {
+            serde_json::from_str(&pictures[&(WorldId(world), SpaceId(space))]).unwrap()
+        };
+        let names = |picture: &Value| -> Vec<String> {
+            let entities = picture["entities"].as_array().unwrap();
+            entities.iter().filter_map(|it| it[3].as_str().map(str::to_owned)).collect()
+        };
+        let first = picture(1, 1);
+        assert_eq!(names(&first), ["Ann", "wolf", "Bob"]);
+        assert_eq!(first["entities"][2][0], u64::MAX.to_string());
+        assert_eq!(first["zones"][1]["name"], "zone-2");
+        assert_eq!(first["spaces"], json!([1, 2]));
+        assert_eq!(names(&picture(1, 2)), ["Eve"]);
+        assert_eq!(picture(2, 1)["spaces"], json!([1]));
+    }
+
+    #[test]
+    fn spaces_that_left_their_zone_are_forgotten() {
+        let mut zone = zone(1, vec![snapshot(1, &[]), snapshot(2, &[])]);
+        zone.store(MapSnapshot { spaces: vec![2], ..snapshot(2, &[]) });
+        assert_eq!(zone.spaces.keys().copied().collect::<Vec<_>>(), [SpaceId(2)]);
+        zone.store(MapSnapshot::default());
+        assert!(zone.spaces.is_empty());
     }
 
     #[test]

@@ -143,7 +143,7 @@ mod tests {
             ..Presence::default()
         };
         let present = names.iter().map(presence).collect();
-        PresenceReport { zone: None, complete, present, gone: gone.to_vec() }
+        PresenceReport { complete, present, gone: gone.to_vec(), ..PresenceReport::default() }
     }
 
     #[test]

@@ -15,6 +15,7 @@ const pen = canvas.getContext("2d");
 const tip = document.getElementById("tip");
 const figures = document.getElementById("figures");
 const legend = document.getElementById("legend");
+const spaces = document.getElementById("spaces");
 const lost = document.getElementById("lost");
 const form = { who: document.getElementById("who"), x: document.getElementById("x"), y: document.getElementById("y") };
 
@@ -218,6 +219,18 @@ function tell() {
     return line;
   });
   legend.replaceChildren(...zones);
+  const links = picture.spaces.map((space) => {
+    const link = document.createElement("a");
+    link.className = "button";
+    link.href = `/map?world=${canvas.dataset.world}&space=${space}`;
+    link.textContent = `Space ${space}`;
+    if (String(space) === canvas.dataset.space) {
+      link.setAttribute("aria-current", "page");
+    }
+    return link;
+  });
+  spaces.hidden = links.length < 2;
+  spaces.replaceChildren(...links);
 }
 
 function zoom(factor, x, y) {
@@ -326,7 +339,7 @@ canvas.addEventListener("keydown", (event) => {
   }
 });
 
-const pictures = new EventSource(`/map/events?world=${canvas.dataset.world}`);
+const pictures = new EventSource(`/map/events?world=${canvas.dataset.world}&space=${canvas.dataset.space}`);
 pictures.addEventListener("message", (event) => {
   picture = JSON.parse(event.data);
   arrived = performance.now();

@@ -213,12 +213,12 @@ impl App {
     pub(crate) fn presence_reported(
         &mut self,
         now: Instant,
-        zone: &InstanceId,
+        (zone, space): (&InstanceId, SpaceId),
         complete: bool,
         present: Vec<Avatar>,
         gone: &[CharacterId],
     ) {
-        let present = self.presence.report(now, zone, complete, present, gone);
+        let present = self.presence.report(now, (zone, space), complete, present, gone);
         for avatar in &present {
             // After a hand-over the zones bind the session by themselves; the gateway ignores the repeat.
             if self.players.confirm(avatar.session(), avatar.character()) {
@@ -415,8 +415,7 @@ impl App {
     fn handle_request(&mut self, now: Instant, id: SessionId, message: &ClientMessage) {
         let request = message.request;
         let Some(account) = self.sessions.get(id).map(Session::account) else { return };
-        let WorldConfig { map_cells, reserved_names, .. } = &self.config;
-        match ClientRequest::parse(message, account, *map_cells, reserved_names) {
+        match ClientRequest::parse(message, account, &self.config.reserved_names) {
             Ok(ClientRequest::ListCharacters) => {
                 self.start(Work::ListCharacters { session: id, request, account });
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Validate, duration};
 use shardkeep_names::is_valid_entry;
+use shardkeep_sim::Map;
 
 use crate::domain::layout::Layout;
 
@@ -23,8 +24,6 @@ pub struct WorldConfig {
     /// How long a session waits for its lost gateway or client.
     #[serde(with = "duration")]
     pub link_loss: Duration,
-    /// Side of the map in cells of 32 m. Used for new spaces; stored spaces keep their size.
-    pub map_cells: u16,
     /// Number of sectors, side by side, in the first layout of a new world. Operators change it afterwards.
     pub sectors: u16,
     /// Tick rate of space 1 in the first layout of a new world; clients are told.
@@ -62,7 +61,6 @@ impl Default for WorldConfig {
             characters: 8,
             lease: Duration::from_secs(4),
             link_loss: Duration::from_secs(60),
-            map_cells: 32,
             sectors: 2,
             tick_hz: 20,
             max_migrations: 4,
@@ -86,8 +84,7 @@ impl Validate for WorldConfig {
         }
         within("capacity", self.capacity, 1, 1_000_000)?;
         within("characters", self.characters, 1, 100)?;
-        within("map_cells", self.map_cells.into(), 1, 1024)?;
-        within("sectors", self.sectors.into(), 1, self.map_cells.into())?;
+        within("sectors", self.sectors.into(), 1, Map::meadow().width.into())?;
         within("tick_hz", self.tick_hz, 10, 60)?;
         within("max_migrations", u32::try_from(self.max_migrations).unwrap_or(u32::MAX), 1, 1_000)?;
         if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&self.lease) {
@@ -105,18 +102,16 @@ impl Validate for WorldConfig {
     }
 }
 
-/// The maps of which spaces can be instances.
-pub(crate) const MAPS: [&str; 1] = ["meadow"];
+/// Width and height of a map in cells. `None`: there is no such map.
+pub(crate) fn map_size(map: &str) -> Option<(u16, u16)> {
+    Map::named(map).map(|map| (map.width, map.height))
+}
 
 impl WorldConfig {
-    /// Width and height of a map in cells. `None`: there is no such map.
-    pub(crate) fn map_size(&self, map: &str) -> Option<(u16, u16)> {
-        MAPS.contains(&map).then_some((self.map_cells, self.map_cells))
-    }
-
-    /// The layout of a world that has none yet.
+    /// The layout of a world that has none yet: space 1.
     pub(crate) fn first_layout(&self) -> Layout {
-        Layout::first(MAPS[0], self.tick_hz, self.map_cells, self.map_cells, self.sectors)
+        let map = Map::meadow();
+        Layout::first(map.name, self.tick_hz, map.width, map.height, self.sectors)
     }
 }
 

@@ -1,23 +1,31 @@
-//! The loop of a zone: one measured tick every 50 ms, and between ticks whatever arrives. Late ticks are counted and not
-//! repeated.
+//! The loop of one space: one measured tick every 50 ms, and between ticks whatever arrives. Late ticks are counted and
+//! not repeated.
 
 use std::{
     collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use shardkeep_cluster::{Directory, Instance, Node};
 use shardkeep_daemon::{Daemon, unix_millis};
-use shardkeep_link::LinkEvent;
+use shardkeep_rpc::world::PresenceReport;
 use shardkeep_sim::rules::TICK_MS;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
 
 use crate::{
-    domain::space::{Space, Surroundings},
-    edge::{executor::Executor, message::Message},
+    domain::{
+        command::Command,
+        partition::Table,
+        space::{Space, Surroundings},
+    },
+    edge::{executor::Executor, message::Message, switchboard::SpaceLinks},
     metrics,
 };
 
@@ -33,27 +41,47 @@ pub(crate) struct App {
     pub(crate) node: Node,
     pub(crate) zones: Directory,
     pub(crate) clock: Clock,
+    pub(crate) tables: watch::Receiver<Arc<Table>>,
+    pub(crate) presence: watch::Receiver<Option<mpsc::Sender<PresenceReport>>>,
+    /// The avatars in all spaces of this zone.
+    pub(crate) zone_avatars: Arc<AtomicUsize>,
+    /// The avatars of this space that `zone_avatars` includes.
+    pub(crate) counted: usize,
 }
 
 impl App {
-    /// Runs until the daemon drains and all avatars are released, or the grace time is over.
+    /// Runs until all avatars are elsewhere and this zone owns no part of the space, or the daemon drains, or the grace
+    /// time is over.
     pub(crate) async fn run(
         mut self,
-        mut links: mpsc::Receiver<LinkEvent>,
+        mut links: SpaceLinks,
         mut messages: mpsc::Receiver<Message>,
-        daemon: &Daemon,
+        daemon: Daemon,
     ) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let (draining, stopped) = (daemon.draining(), daemon.stopped());
+        self.tables.mark_changed();
+        self.presence.mark_changed();
         loop {
             tokio::select! {
                 biased;
                 () = stopped.cancelled() => break,
+                Ok(()) = self.tables.changed() => {
+                    let table = self.tables.borrow_and_update().clone();
+                    self.space.command(Instant::now(), Command::Partition(table));
+                }
+                Ok(()) = self.presence.changed() => {
+                    let stream = self.presence.borrow_and_update().clone();
+                    if let Some(stream) = stream {
+                        let command = self.executor.presence_stream(stream);
+                        self.space.command(Instant::now(), command);
+                    }
+                }
                 _ = ticks.tick() => {
                     self.tick(draining.is_cancelled());
-                    if draining.is_cancelled() && self.space.is_empty() {
-                        tracing::info!("no avatar is left here");
+                    if draining.is_cancelled() && self.space.is_empty() || self.space.is_finished() {
+                        tracing::info!(space = %self.space.id(), "no avatar is left here");
                         break;
                     }
                 }
@@ -71,13 +99,23 @@ impl App {
             database_answers: self.executor.database_answers(),
             draining,
             is_only_zone: draining && self.no_other_zone_is_up(),
+            avatars_elsewhere: self.zone_avatars.load(Ordering::Relaxed).saturating_sub(self.counted),
         };
         self.space.surroundings(began, surroundings);
         self.space.step(began, self.clock.now(began));
         self.execute();
-        self.node.set_load(self.space.load());
+        self.count(self.space.avatars());
         let took = began.elapsed();
         metrics::tick(took, took > TICK);
+    }
+
+    fn count(&mut self, avatars: usize) {
+        if avatars >= self.counted {
+            self.zone_avatars.fetch_add(avatars - self.counted, Ordering::Relaxed);
+        } else {
+            self.zone_avatars.fetch_sub(self.counted - avatars, Ordering::Relaxed);
+        }
+        self.counted = avatars;
     }
 
     fn message(&mut self, message: Message) {
@@ -86,14 +124,10 @@ impl App {
     }
 
     /// Handles what waits in the queues, then sends the answers.
-    fn handle_waiting(
-        &mut self,
-        links: &mut mpsc::Receiver<LinkEvent>,
-        messages: &mut mpsc::Receiver<Message>,
-    ) {
+    fn handle_waiting(&mut self, links: &mut SpaceLinks, messages: &mut mpsc::Receiver<Message>) {
         let now = Instant::now();
         for _ in 0..MAX_BURST {
-            let Ok(event) = links.try_recv() else { break };
+            let Some(event) = links.try_recv() else { break };
             self.space.link_event(now, event);
         }
         for _ in 0..MAX_BURST {
@@ -123,8 +157,15 @@ impl App {
     }
 }
 
+impl Drop for App {
+    fn drop(&mut self) {
+        self.count(0);
+    }
+}
+
 /// Wall-clock time at the start plus monotonic time since. The ticks of all zones have similar numbers and never go
 /// back.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     wall_ms: u64,
     start: Instant,

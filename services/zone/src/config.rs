@@ -23,6 +23,8 @@ pub struct Config {
     /// zone. Then it saves and releases them. Must be less than the grace time.
     #[serde(with = "duration")]
     pub handover_patience: Duration,
+    /// Threads on which spaces tick, besides the threads of the network. 0: one for each core.
+    pub threads: usize,
     /// Seed of the simulation's random numbers. 0 uses the start time.
     pub seed: u64,
 }
@@ -35,6 +37,7 @@ impl Default for Config {
             think_interval: Duration::from_millis(250),
             abandoned_after: Duration::from_secs(180),
             handover_patience: Duration::from_secs(4),
+            threads: 0,
             seed: 0,
         }
     }
@@ -55,6 +58,9 @@ impl Validate for Config {
         }
         if self.abandoned_after < Duration::from_secs(10) {
             return Err("abandoned_after: must be at least 10s, or a lost gateway costs sessions".into());
+        }
+        if self.threads > 1_024 {
+            return Err("threads: must be at most 1024".into());
         }
         Ok(())
     }

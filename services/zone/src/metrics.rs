@@ -69,16 +69,36 @@ pub(crate) fn tick(took: Duration, overrun: bool) {
     }
 }
 
-pub(crate) fn population(avatars: usize, creatures: usize, cells: usize) {
-    gauge!(AVATARS).set(avatars as f64);
-    gauge!(CREATURES).set(creatures as f64);
-    gauge!(CELLS).set(cells as f64);
+/// The share of one space in the gauges and counters of its zone.
+#[derive(Debug, Default)]
+pub(crate) struct Reported {
+    population: [usize; 3],
+    counts: Counts,
 }
 
-pub(crate) fn counts(now: Counts) {
-    counter!(ENTRIES).absolute(now.entries);
-    counter!(DEFERRED).absolute(now.deferred);
-    counter!(DEATHS).absolute(now.deaths);
+impl Reported {
+    pub(crate) fn population(&mut self, avatars: usize, creatures: usize, cells: usize) {
+        let now = [avatars, creatures, cells];
+        for (name, (now, before)) in
+            [AVATARS, CREATURES, CELLS].into_iter().zip(now.iter().zip(self.population))
+        {
+            gauge!(name).increment(*now as f64 - before as f64);
+        }
+        self.population = now;
+    }
+
+    pub(crate) fn counts(&mut self, now: Counts) {
+        let before = std::mem::replace(&mut self.counts, now);
+        counter!(ENTRIES).increment(now.entries - before.entries);
+        counter!(DEFERRED).increment(now.deferred - before.deferred);
+        counter!(DEATHS).increment(now.deaths - before.deaths);
+    }
+}
+
+impl Drop for Reported {
+    fn drop(&mut self) {
+        self.population(0, 0, 0);
+    }
 }
 
 pub(crate) fn input(kind: &'static str) {

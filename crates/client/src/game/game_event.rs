@@ -130,7 +130,7 @@ impl ViewUpdater {
             }
             (Kind::Event, opcode::PLACED) => {
                 let placed: Placed = message.decode()?;
-                self.shared.change(|view| view.placed = Some(placed.clone()));
+                self.shared.change(|view| view.place(placed.clone()));
                 self.emit(GameEvent::Placed(placed));
             }
             (Kind::Event, opcode::QUEUE_POSITION) => {

@@ -73,7 +73,17 @@ impl View {
 
     pub(super) fn enter(&mut self, entered: Entered) {
         self.queue = None;
+        self.space = SpaceId(entered.space);
         self.entered = Some(entered);
+    }
+
+    /// The avatar stands in another place, perhaps in another space.
+    pub(super) fn place(&mut self, placed: Placed) {
+        if self.space.0 != placed.space {
+            self.space = SpaceId(placed.space);
+            self.clear_cells();
+        }
+        self.placed = Some(placed);
     }
 
     /// Outside again; nothing of the world is seen any more.
@@ -107,7 +117,10 @@ impl View {
     pub(super) fn apply_cell(&mut self, message: &Message, now: Instant) -> Result<(), MovementError> {
         let cell = Cell::decode(&message.payload)?;
         let Head::State { class, .. } = message.head else { return Ok(()) };
-        self.space = cell.cell.space;
+        // State may arrive late, after the avatar has changed its space.
+        if cell.cell.space != self.space {
+            return Ok(());
+        }
         let before = match cell.form {
             // An entity that the keyframe names again keeps its name. The others are removed after it has been read.
             Form::Keyframe => self.cells.insert(cell.cell, CellView::new(cell.tick, class)),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use shardkeep_names::fold;
-use shardkeep_types::{AccountId, CellId, CharacterId, Epoch, InstanceId, SessionId};
+use shardkeep_types::{AccountId, CellId, CharacterId, Epoch, InstanceId, SessionId, SpaceId};
 
 /// How long an avatar that has left one zone may take to appear in another before it counts as gone.
 const CROSSING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,12 +83,12 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Applies a zone's report, and returns the avatars that it adds or changes. A complete report also removes avatars
-    /// that it does not list.
+    /// Applies a zone's report about one space, and returns the avatars that it adds or changes. A complete report also
+    /// removes avatars of this space that it does not list.
     pub(crate) fn report(
         &mut self,
         now: Instant,
-        zone: &InstanceId,
+        (zone, space): (&InstanceId, SpaceId),
         complete: bool,
         mut present: Vec<Avatar>,
         gone: &[CharacterId],
@@ -96,7 +96,7 @@ impl Presence {
         let named: HashSet<CharacterId> = present.iter().map(|avatar| avatar.character).collect();
         present.retain(|avatar| self.upsert(now, avatar.clone()));
         let mut mark_leaving = |entry: &mut Entry| {
-            if entry.avatar.zone == *zone {
+            if entry.avatar.zone == *zone && entry.avatar.cell.space == space {
                 entry.crossing_since.get_or_insert(now);
             }
         };
@@ -192,8 +192,6 @@ impl Presence {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::SpaceId;
-
     use super::*;
     use crate::domain::zone::fixture::owner;
 
@@ -225,11 +223,19 @@ mod tests {
         let now = Instant::now();
         let mut presence = Presence::default();
         presence.upsert(now, avatar(1, "a", 1));
-        assert!(presence.report(now, &owner("a", 1), false, vec![], &[CharacterId(1)]).is_empty());
-        let present = presence.report(now, &owner("b", 1), false, vec![avatar(1, "b", 2)], &[]);
+        assert!(
+            presence.report(now, (&owner("a", 1), SpaceId(1)), false, vec![], &[CharacterId(1)]).is_empty()
+        );
+        let present = presence.report(now, (&owner("b", 1), SpaceId(1)), false, vec![avatar(1, "b", 2)], &[]);
         assert_eq!(present, [avatar(1, "b", 2)]);
         assert!(presence.sweep(now + CROSSING_TIMEOUT).is_empty());
-        let late = presence.report(now, &owner("a", 1), false, vec![avatar(1, "a", 1)], &[CharacterId(1)]);
+        let late = presence.report(
+            now,
+            (&owner("a", 1), SpaceId(1)),
+            false,
+            vec![avatar(1, "a", 1)],
+            &[CharacterId(1)],
+        );
         assert!(late.is_empty(), "what zone a says is of an earlier epoch");
         assert!(presence.sweep(now + CROSSING_TIMEOUT * 2).is_empty());
         assert_eq!(presence.get(CharacterId(1)).unwrap().zone, owner("b", 1));
@@ -241,10 +247,22 @@ mod tests {
         let mut presence = Presence::default();
         presence.upsert(now, avatar(1, "a", 1));
         presence.upsert(now, avatar(2, "a", 1));
-        presence.report(now, &owner("a", 1), true, vec![avatar(2, "a", 1)], &[]);
+        presence.report(now, (&owner("a", 1), SpaceId(1)), true, vec![avatar(2, "a", 1)], &[]);
         assert!(presence.sweep(now + CROSSING_TIMEOUT / 2).is_empty());
         assert_eq!(presence.sweep(now + CROSSING_TIMEOUT), [CharacterId(1)]);
         assert_eq!(presence.iter().count(), 1);
+    }
+
+    #[test]
+    fn report_of_one_space_says_nothing_about_another() {
+        let now = Instant::now();
+        let mut presence = Presence::default();
+        let mut elsewhere = avatar(2, "a", 1);
+        elsewhere.cell.space = SpaceId(2);
+        presence.upsert(now, avatar(1, "a", 1));
+        presence.upsert(now, elsewhere);
+        presence.report(now, (&owner("a", 1), SpaceId(1)), true, vec![], &[CharacterId(2)]);
+        assert_eq!(presence.sweep(now + CROSSING_TIMEOUT), [CharacterId(1)]);
     }
 
     #[test]

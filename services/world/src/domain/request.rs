@@ -1,9 +1,12 @@
 //! Messages of clients as requests to the world. A message that does not match its opcode is refused.
 
+use std::sync::LazyLock;
+
 use prost::Message;
 use shardkeep_link::{ClientMessage, ServerMessage};
 use shardkeep_names::{CharacterName, reserved_by};
-use shardkeep_types::{AccountId, CharacterId, Position, SpaceId};
+use shardkeep_sim::Map;
+use shardkeep_types::{AccountId, CharacterId, Point, Position, SpaceId};
 use shardkeep_wire::{
     opcode,
     payload::{self, ErrorCode},
@@ -25,7 +28,6 @@ impl ClientRequest {
     pub(crate) fn parse(
         message: &ClientMessage,
         account: AccountId,
-        map_cells: u16,
         reserved_names: &[String],
     ) -> Result<Self, ServerMessage> {
         let refuse = |code, detail: &str| refusal(message.request, code, detail);
@@ -36,7 +38,7 @@ impl ClientRequest {
                 let decoded = payload::CreateCharacter::decode(&*message.payload).map_err(malformed)?;
                 let name = checked_name(&decoded.name, reserved_names);
                 let name = name.map_err(|why| refuse(ErrorCode::Refused, &why))?;
-                Ok(Self::CreateCharacter { name, start: start_position(account.0, map_cells) })
+                Ok(Self::CreateCharacter { name, start: start_position(account.0) })
             }
             opcode::ENTER => {
                 let decoded = payload::Enter::decode(&*message.payload).map_err(malformed)?;
@@ -57,17 +59,13 @@ fn checked_name(typed: &str, reserved: &[String]) -> Result<String, String> {
     Ok(name.to_string())
 }
 
-/// The first position of a new character: a little west of the middle of the map, so that new players meet. Each
-/// account starts some metres from the next.
-pub(crate) fn start_position(account: u64, map_cells: u16) -> Position {
-    let middle = i32::from(map_cells) * shardkeep_types::CELL_MM / 2;
+/// The first position of a new character: at the start of the map of space 1, so that new players meet. Each account
+/// starts some metres from the next.
+pub(crate) fn start_position(account: u64) -> Position {
+    static START: LazyLock<Point> = LazyLock::new(|| Map::meadow().start);
     let spread = |number: u64| i32::try_from(number % 17).unwrap_or(0) * 1000 - 8000;
-    let west = 12_000.min(middle);
-    Position::flat(
-        SpaceId::FIRST,
-        (middle - west + spread(account)).max(0),
-        (middle + spread(account / 17)).max(0),
-    )
+    let (x_mm, y_mm) = (START.x_mm + spread(account), START.y_mm + spread(account / 17));
+    Position::flat(SpaceId::FIRST, x_mm.max(0), y_mm.max(0))
 }
 
 #[cfg(test)]
@@ -94,13 +92,12 @@ mod tests {
     }
 
     #[test]
-    fn start_positions_differ_and_are_near_the_middle() {
-        let (a, b) = (start_position(1, 32), start_position(2, 32));
+    fn start_positions_differ_and_are_near_the_start() {
+        let (a, b) = (start_position(1), start_position(2));
         assert_ne!(a, b);
-        for at in [a, b, start_position(u64::MAX, 32)] {
+        for at in [a, b, start_position(u64::MAX)] {
             assert!((490_000..=512_000).contains(&at.x_mm), "{at:?}");
             assert!((500_000..=522_000).contains(&at.y_mm), "{at:?}");
         }
-        assert_eq!(start_position(3, 1).cell().x, 0);
     }
 }

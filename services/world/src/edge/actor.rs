@@ -61,10 +61,9 @@ impl Actor {
     pub(crate) fn new(node: Node, daemon: Daemon, hub: LinkHub, config: WorldConfig, handle: Handle) -> Self {
         let view = watch::Sender::<Arc<View>>::default();
         let lobby = Lobby::new(node.world(), &config);
-        let map_cells = config.map_cells;
         Self {
             app: App::new(config),
-            worker: Worker::new(node.clone(), view.subscribe(), handle, lobby, map_cells),
+            worker: Worker::new(node.clone(), view.subscribe(), handle, lobby),
             node,
             daemon,
             hub,

@@ -104,10 +104,9 @@ pub(crate) fn zone(id: Option<common::InstanceId>) -> Result<InstanceId, Malform
 /// A change of presence, for watchers.
 pub(crate) fn report(present: &[Avatar], gone: &[CharacterId]) -> proto::PresenceReport {
     proto::PresenceReport {
-        zone: None,
-        complete: false,
         present: present.iter().map(presence).collect(),
         gone: gone.iter().map(|character| character.0).collect(),
+        ..proto::PresenceReport::default()
     }
 }
 

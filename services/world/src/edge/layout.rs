@@ -4,11 +4,12 @@ use shardkeep_rpc::{
     Malformed, dbcache,
     world::{self as proto, change_layout_request::Change, split_line::Axis},
 };
+use shardkeep_sim::Map;
 use shardkeep_types::{CellRect, DaemonKind, Epoch, InstanceId, SectorId, SpaceId, Term, WorldId};
 use tonic::Status;
 
 use crate::{
-    config::{MAPS, WorldConfig},
+    config::map_size,
     domain::{
         layout::{Layout, LayoutChange, LayoutError, Sector, Space, SplitLine},
         partition::{LayoutCommand, Partition},
@@ -128,10 +129,7 @@ pub(crate) fn change(world: WorldId, term: Term, change: &LayoutChange) -> dbcac
 }
 
 /// The change that an operator requests.
-pub(crate) fn command(
-    request: proto::ChangeLayoutRequest,
-    config: &WorldConfig,
-) -> Result<LayoutCommand, Status> {
+pub(crate) fn command(request: proto::ChangeLayoutRequest) -> Result<LayoutCommand, Status> {
     Ok(match request.change.ok_or_else(|| Malformed::missing("change"))? {
         Change::Move(proto::MoveSector { sector, zone }) if zone.is_empty() => {
             LayoutCommand::Unpin { sector: SectorId(sector) }
@@ -147,9 +145,8 @@ pub(crate) fn command(
             LayoutCommand::Merge { first: SectorId(first), second: SectorId(second) }
         }
         Change::Create(proto::CreateSpace { map, tick_hz }) => {
-            let size = config.map_size(&map);
-            let size =
-                size.ok_or_else(|| LayoutError::UnknownMap { map: map.clone(), known: MAPS.join(", ") })?;
+            let unknown = || LayoutError::UnknownMap { map: map.clone(), known: Map::NAMES.join(", ") };
+            let size = map_size(&map).ok_or_else(unknown)?;
             LayoutCommand::CreateSpace { map, tick_hz: (tick_hz > 0).then_some(tick_hz), size }
         }
         Change::Close(proto::CloseSpace { space }) => LayoutCommand::CloseSpace { space: SpaceId(space) },

@@ -24,7 +24,7 @@ use shardkeep_rpc::{
     },
     zone::{self, zone_client::ZoneClient},
 };
-use shardkeep_types::{AccountId, BackendKind, CharacterId, DaemonKind, Epoch, InstanceId, Term};
+use shardkeep_types::{AccountId, BackendKind, CharacterId, DaemonKind, Epoch, InstanceId, SpaceId, Term};
 use shardkeep_wire::payload::ErrorCode;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -312,7 +312,7 @@ impl world_server::World for WorldService {
     ) -> Result<Response<ChangeLayoutReply>, Status> {
         let request = request.into_inner();
         let change = move |app: &mut App, _, term| {
-            let command = layout::command(request, app.config())?;
+            let command = layout::command(request)?;
             Ok((term, app.change_layout(command)?))
         };
         let (term, done) = self.run_as_leader("change_layout", change).await?;
@@ -380,7 +380,7 @@ async fn take_reports(
             if first {
                 app.zone_connected(&zone, stream);
             }
-            app.presence_reported(now, &zone, report.complete, present, &gone);
+            app.presence_reported(now, (&zone, SpaceId(report.space)), report.complete, present, &gone);
             true
         };
         if !handle.ask(take).await? {

@@ -50,8 +50,6 @@ pub(crate) struct Worker {
     handle: Handle,
     lobby: Lobby,
     permits: Arc<Semaphore>,
-    /// Side of space 1, for avatars that return from a closed space.
-    map_cells: u16,
 }
 
 type Database = DbCacheClient<Channel>;
@@ -60,16 +58,10 @@ type Database = DbCacheClient<Channel>;
 type RetryReason = String;
 
 impl Worker {
-    pub(crate) fn new(
-        node: Node,
-        view: watch::Receiver<Arc<View>>,
-        handle: Handle,
-        lobby: Lobby,
-        map_cells: u16,
-    ) -> Self {
+    pub(crate) fn new(node: Node, view: watch::Receiver<Arc<View>>, handle: Handle, lobby: Lobby) -> Self {
         let databases = node.directory(DaemonKind::Dbcache);
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT));
-        Self { node, databases, view, handle, lobby, permits, map_cells }
+        Self { node, databases, view, handle, lobby, permits }
     }
 
     pub(crate) async fn run(self, work: Work) {
@@ -184,7 +176,7 @@ impl Worker {
         let at = character.position.map(Position::try_from).transpose().map_err(|error| error.to_string())?;
         // Avatars of closed spaces return to space 1.
         let at = at.filter(|at| view.is_open(at.space));
-        let start = start_position(placement.account().0, self.map_cells);
+        let start = start_position(placement.account().0);
         let cell = at.unwrap_or(start).cell();
         let owner = view.zone_of(cell).ok_or_else(|| format!("nobody owns cell {cell}"))?;
         let claim = dbcache::ClaimRequest {

@@ -126,8 +126,13 @@ async fn standby_refuses_until_leading_then_restores_presence() {
         zone: "zone-2".into(),
         epoch: 1,
     };
-    let report =
-        PresenceReport { zone: Some(node.id().into()), complete: true, present: vec![ann], gone: vec![] };
+    let report = PresenceReport {
+        zone: Some(node.id().into()),
+        complete: true,
+        present: vec![ann],
+        gone: vec![],
+        space: 1,
+    };
     reports.send(report).await.unwrap();
     let chat = cluster.member(DaemonKind::Chat, "chat-1").await;
     let mut chat = client_of(&chat, "world-2").await;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use shardkeep_link::GatewayId;
-use shardkeep_types::{Epoch, SessionId};
+use shardkeep_types::{AccountId, Epoch, SessionId};
 
 use crate::metrics;
 
@@ -19,6 +19,7 @@ const BINDING_LIFETIME: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Binding {
     pub(crate) gateway: GatewayId,
+    pub(crate) account: AccountId,
     pub(crate) session_epoch: Epoch,
     pub(crate) bind_epoch: Epoch,
     pub(crate) link_dead: bool,
@@ -62,6 +63,7 @@ mod tests {
     fn binding(session_epoch: u64, bind_epoch: u64) -> Binding {
         Binding {
             gateway: "gateway-1".into(),
+            account: AccountId(1),
             session_epoch: Epoch(session_epoch),
             bind_epoch: Epoch(bind_epoch),
             link_dead: false,

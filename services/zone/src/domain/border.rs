@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use shardkeep_sim::{EffectResult, EntityView, Sim};
-use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, InstanceId};
+use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, InstanceId, SpaceId};
 
 use crate::domain::{
     effect::Effect,
@@ -52,8 +52,10 @@ impl Border {
         table: &Table,
         before: &Table,
         me: &InstanceId,
+        space: SpaceId,
     ) -> Vec<Effect> {
-        let own: Vec<CellRect> = table.of(me).chain(before.of(me)).map(|sector| sector.cells).collect();
+        let sectors = table.of(me, space).chain(before.of(me, space));
+        let own: Vec<CellRect> = sectors.map(|sector| sector.cells).collect();
         let others = table.around(&own, GHOST_MARGIN, me).filter(|sector| !sector.grpc_address.is_empty());
         let others: BTreeMap<&str, &Sector> = others.map(|sector| (sector.zone.as_str(), sector)).collect();
         let mut effects = Vec::new();
@@ -285,10 +287,10 @@ mod tests {
         let names = |effects: &[Effect]| -> Vec<String> {
             effects.iter().map(|effect| format!("{effect:?}")).collect()
         };
-        let opened = names(&border.update_neighbours(&table(7), &Table::default(), &me));
+        let opened = names(&border.update_neighbours(&table(7), &Table::default(), &me, SpaceId(1)));
         assert!(opened.len() == 1 && opened[0].starts_with("OpenNeighbour"), "{opened:?}");
-        assert!(border.update_neighbours(&table(7), &Table::default(), &me).is_empty());
-        let reopened = names(&border.update_neighbours(&table(8), &table(7), &me));
+        assert!(border.update_neighbours(&table(7), &Table::default(), &me, SpaceId(1)).is_empty());
+        let reopened = names(&border.update_neighbours(&table(8), &table(7), &me, SpaceId(1)));
         assert!(
             reopened[0].starts_with("CloseNeighbour") && reopened[1].starts_with("OpenNeighbour"),
             "{reopened:?}"

@@ -1,6 +1,6 @@
 //! Commands to a space: calls of other daemons, and results of calls that it wanted.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use shardkeep_sim::{HardChange, Intent, Item, Outcome};
 use shardkeep_types::{CellRect, CharacterId, Epoch, Position, Term};
@@ -48,7 +48,7 @@ pub(crate) enum Command {
     FramesLost {
         zone: String,
     },
-    Partition(Table),
+    Partition(Arc<Table>),
     /// A stream to the world is open, or a report was lost. The next report must be complete.
     PresenceLost,
     /// A stream to an AI is open, or the last one has ended.

@@ -47,6 +47,13 @@ pub(crate) enum Effect {
         kind: PublishKind,
         message: ServerMessage,
     },
+    /// The avatar of a session is here. A neighbour has offered it, or the world has admitted it.
+    Entered {
+        session: SessionId,
+        character: CharacterId,
+        epoch: Epoch,
+    },
+    Left(SessionId),
     Answer {
         to: ReplyTo,
         answer: Answer,
@@ -103,10 +110,16 @@ pub(crate) enum Answer {
     /// A refusal has a reason.
     Offered(Result<(), String>),
     Settled,
-    Observed {
-        sectors: Vec<CellRect>,
-        entities: Vec<EntityView>,
-    },
+    Observed(Box<Observation>),
+}
+
+/// What an operator sees of a space.
+#[derive(Debug)]
+pub(crate) struct Observation {
+    pub(crate) sectors: Vec<CellRect>,
+    pub(crate) entities: Vec<EntityView>,
+    pub(crate) width_mm: u32,
+    pub(crate) height_mm: u32,
 }
 
 /// Why a zone did not do what another daemon asked.

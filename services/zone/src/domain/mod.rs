@@ -1,23 +1,24 @@
 //! The state of a zone and the rules that change it. There is no socket, clock, task or gRPC type here: events come in
 //! with the time, and effects go out.
 
-mod bindings;
+pub(crate) mod bindings;
 mod border;
 pub(crate) mod command;
 mod commit_queue;
 pub(crate) mod effect;
 pub(crate) mod handover;
-mod outbox;
+pub(crate) mod outbox;
 pub(crate) mod partition;
 pub(crate) mod payload;
 mod players;
 mod presence;
-mod publish;
+pub(crate) mod publish;
 mod requests;
+pub(crate) mod routes;
 mod save_schedule;
 pub(crate) mod space;
 #[cfg(test)]
 mod twin;
-mod watchers;
+pub(crate) mod watchers;
 
 pub use publish::encode;

@@ -1,8 +1,9 @@
 //! The partition: the owner of each sector, as the world publishes it. A table of an older term or epoch is refused.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use shardkeep_types::{CellId, CellRect, Epoch, InstanceId, Term};
+use shardkeep_sim::Map;
+use shardkeep_types::{CellId, CellRect, Epoch, InstanceId, Layer, Position, SpaceId, Term};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sector {
@@ -14,11 +15,20 @@ pub(crate) struct Sector {
     pub(crate) grpc_address: String,
 }
 
+/// An instance of a map, as the world describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SpaceInfo {
+    pub(crate) map: String,
+    /// Its avatars have to leave.
+    pub(crate) closing: bool,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) term: Term,
     pub(crate) epoch: u64,
     pub(crate) sectors: Vec<Sector>,
+    pub(crate) spaces: BTreeMap<SpaceId, SpaceInfo>,
 }
 
 impl Table {
@@ -32,7 +42,17 @@ impl Table {
         self.sectors.iter().find(|sector| sector.cells.contains(cell) && !sector.zone.is_empty())
     }
 
-    pub(crate) fn of<'a>(&'a self, me: &'a InstanceId) -> impl Iterator<Item = &'a Sector> {
+    /// The sectors of a zone in one space.
+    pub(crate) fn of<'a>(&'a self, me: &'a InstanceId, space: SpaceId) -> impl Iterator<Item = &'a Sector> {
+        self.owned_by(me).filter(move |sector| sector.cells.space == space)
+    }
+
+    /// The spaces in which a zone has a sector.
+    pub(crate) fn spaces_of(&self, me: &InstanceId) -> BTreeSet<SpaceId> {
+        self.owned_by(me).map(|sector| sector.cells.space).collect()
+    }
+
+    fn owned_by<'a>(&'a self, me: &'a InstanceId) -> impl Iterator<Item = &'a Sector> {
         self.sectors.iter().filter(|sector| sector.zone == me.name && sector.incarnation == me.incarnation)
     }
 
@@ -51,10 +71,16 @@ impl Table {
         others.filter(is_near)
     }
 
-    /// The publishing epoch of each cell of this zone. It begins with the term, so that every epoch of a later term
-    /// is higher than those of an earlier term.
-    pub(crate) fn cell_epochs(&self, me: &InstanceId) -> HashMap<CellId, Epoch> {
-        self.of(me)
+    /// Where avatars of closing spaces go: the start of space 1.
+    pub(crate) fn exit(&self) -> Option<Position> {
+        let map = Map::named(&self.spaces.get(&SpaceId::FIRST)?.map)?;
+        Some(map.start.in_space(SpaceId::FIRST, Layer::default()))
+    }
+
+    /// The publishing epoch of each cell of this zone in one space. It begins with the term, so that every epoch of a
+    /// later term is higher than those of an earlier term.
+    pub(crate) fn cell_epochs(&self, me: &InstanceId, space: SpaceId) -> HashMap<CellId, Epoch> {
+        self.of(me, space)
             .flat_map(|sector| {
                 let epoch = Epoch(self.term.0 << 32 | sector.epoch & 0xffff_ffff);
                 sector.cells.cells().map(move |cell| (cell, epoch))
@@ -65,7 +91,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::{DaemonKind, SpaceId};
+    use shardkeep_types::DaemonKind;
 
     use super::*;
 
@@ -77,7 +103,7 @@ mod tests {
         let cells = CellRect { space: SpaceId(1), x0: 0, y0: 0, x1: 2, y1: 1 };
         let sector =
             Sector { cells, zone: "zone-1".into(), incarnation: 5, epoch: 3, grpc_address: String::new() };
-        Table { term: Term(term), epoch, sectors: vec![sector] }
+        Table { term: Term(term), epoch, sectors: vec![sector], ..Table::default() }
     }
 
     #[test]
@@ -110,9 +136,11 @@ mod tests {
 
     #[test]
     fn cells_belong_to_matching_incarnation_only() {
-        assert_eq!(table(1, 1).of(&me(5)).count(), 1);
-        assert_eq!(table(1, 1).of(&me(6)).count(), 0);
-        let epochs = table(2, 1).cell_epochs(&me(5));
+        assert_eq!(table(1, 1).of(&me(5), SpaceId(1)).count(), 1);
+        assert_eq!(table(1, 1).of(&me(6), SpaceId(1)).count(), 0);
+        assert_eq!(table(1, 1).of(&me(5), SpaceId(2)).count(), 0);
+        assert_eq!(table(1, 1).spaces_of(&me(5)), BTreeSet::from([SpaceId(1)]));
+        let epochs = table(2, 1).cell_epochs(&me(5), SpaceId(1));
         assert_eq!(epochs[&CellId { space: SpaceId(1), x: 1, y: 0 }], Epoch(2 << 32 | 3));
     }
 }

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Instant};
 
 use shardkeep_link::{ClientMessage, GatewayId};
 use shardkeep_sim::{EffectResult, EnteringAvatar, EntityView, HardChange};
-use shardkeep_types::{AccountId, CellId, CharacterId, EntityId, Epoch, InstanceId, Position, SessionId};
+use shardkeep_types::{
+    AccountId, CellId, CharacterId, EntityId, Epoch, InstanceId, Position, SessionId, SpaceId,
+};
 
 /// Names a caller that waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,9 +102,10 @@ pub(crate) struct SoftState {
     pub(crate) health: u32,
 }
 
-/// The target zone of an avatar.
+/// The target of a hand-over: a space of a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Destination {
+    pub(crate) space: SpaceId,
     pub(crate) name: String,
     pub(crate) incarnation: u64,
     pub(crate) grpc_address: String,
@@ -121,9 +124,10 @@ pub(crate) struct Frame {
     pub(crate) rewarded: Vec<CharacterId>,
 }
 
-/// A report to the world: all avatars of this zone, or the changes since the last report.
-#[derive(Debug, Default)]
+/// A report to the world: all avatars of a space in this zone, or the changes since the last report.
+#[derive(Debug)]
 pub(crate) struct PresenceReport {
+    pub(crate) space: SpaceId,
     pub(crate) complete: bool,
     pub(crate) present: Vec<Present>,
     pub(crate) gone: Vec<CharacterId>,

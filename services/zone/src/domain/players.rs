@@ -7,7 +7,7 @@ use std::{
 };
 
 use shardkeep_link::{ClientMessage, GatewayId};
-use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId};
+use shardkeep_types::{AccountId, CharacterId, Epoch, Position, SessionId};
 
 use crate::domain::{
     handover::Source,
@@ -17,12 +17,16 @@ use crate::domain::{
 /// The most requests kept while an avatar is handed over. Overflow: the newest is dropped and counted.
 const MAX_HELD_INPUTS: usize = 256;
 
-/// An avatar on its way to another zone.
+/// An avatar on its way to another zone or space.
 #[derive(Debug)]
 pub(crate) struct OutgoingHandover {
     pub(crate) state: Source,
     pub(crate) to: Arc<Destination>,
     pub(crate) since: Instant,
+    /// Where the avatar appears in another space. `None`: it walks across a border and appears where it is.
+    pub(crate) place: Option<Position>,
+    /// The caller that waits for the end of a teleport.
+    pub(crate) teleport: Option<ReplyTo>,
 }
 
 #[derive(Debug)]

@@ -47,8 +47,12 @@ impl Presence {
         let characters: Vec<CharacterId> =
             if complete { all_characters.collect() } else { changed.into_iter().collect() };
         let present = characters.into_iter().filter_map(|character| present(character, players, sim));
-        let report =
-            PresenceReport { complete, present: present.collect(), gone: gone.into_iter().collect() };
+        let report = PresenceReport {
+            space: sim.space(),
+            complete,
+            present: present.collect(),
+            gone: gone.into_iter().collect(),
+        };
         Some(Effect::Presence(report))
     }
 }

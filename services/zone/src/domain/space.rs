@@ -12,12 +12,13 @@ mod target;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use shardkeep_link::{GatewayId, LinkEvent};
 use shardkeep_sim::{CellForm, CellUpdate, Input, Kind, Ring, Sim};
-use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, Position, SessionId, WorldId};
+use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, Position, SessionId, SpaceId, Term, WorldId};
 
 use crate::{
     config::Config,
@@ -26,7 +27,7 @@ use crate::{
         border::Border,
         command::Command,
         commit_queue::CommitQueue,
-        effect::{Answer, CommandError, Effect},
+        effect::{Answer, CommandError, Effect, Observation},
         handover::{Arrival, HandedOver},
         outbox::Outbox,
         partition::Table,
@@ -51,6 +52,8 @@ pub(crate) struct Surroundings {
     pub(crate) draining: bool,
     /// No other zone of the world is up, so no zone will take the sectors.
     pub(crate) is_only_zone: bool,
+    /// The avatars in the other spaces of this zone.
+    pub(crate) avatars_elsewhere: usize,
 }
 
 pub(crate) struct Space {
@@ -68,8 +71,10 @@ pub(crate) struct Space {
     /// When this daemon began to drain.
     draining_since: Option<Instant>,
     players: Players,
-    table: Table,
+    table: Arc<Table>,
     cell_epochs: HashMap<CellId, Epoch>,
+    /// Where the avatars go, because the space is closing.
+    exit: Option<Position>,
     watchers: Watchers,
     commit_queue: CommitQueue,
     arrivals: BTreeMap<CharacterId, Arrival>,
@@ -84,6 +89,7 @@ pub(crate) struct Space {
     perceived_at: Option<Instant>,
     saving: SaveSchedule,
     next_population_report: Instant,
+    reported: metrics::Reported,
 }
 
 impl Space {
@@ -97,11 +103,17 @@ impl Space {
             caused_inputs: VecDeque::new(),
             applying: false,
             effects: Vec::new(),
-            surroundings: Surroundings { database_answers: true, draining: false, is_only_zone: false },
+            surroundings: Surroundings {
+                database_answers: true,
+                draining: false,
+                is_only_zone: false,
+                avatars_elsewhere: 0,
+            },
             draining_since: None,
             players: Players::default(),
-            table: Table::default(),
+            table: Arc::default(),
             cell_epochs: HashMap::new(),
+            exit: None,
             watchers: Watchers::default(),
             commit_queue: CommitQueue::default(),
             arrivals: BTreeMap::new(),
@@ -115,7 +127,12 @@ impl Space {
             saving: SaveSchedule::new(now + config.save_interval),
             config,
             next_population_report: now,
+            reported: metrics::Reported::default(),
         }
+    }
+
+    pub(crate) fn id(&self) -> SpaceId {
+        self.sim.space()
     }
 
     /// The effects since the last call, in order.
@@ -123,9 +140,16 @@ impl Space {
         std::mem::take(&mut self.effects)
     }
 
-    /// Share of the avatars that this zone may have, from 0 to 1.
-    pub(crate) fn load(&self) -> f64 {
-        (self.players.len() as f64 / self.config.max_avatars as f64).min(1.0)
+    /// The avatars here.
+    pub(crate) fn avatars(&self) -> usize {
+        self.players.len()
+    }
+
+    /// Whether this zone has no more to do here: it owns no part of the space, and all avatars and their inputs are
+    /// elsewhere.
+    pub(crate) fn is_finished(&self) -> bool {
+        let owns_nothing = self.table.term != Term(0) && self.cell_epochs.is_empty();
+        owns_nothing && self.is_empty() && self.handed_over.is_empty()
     }
 
     /// Whether all avatars are saved and released.
@@ -136,14 +160,6 @@ impl Space {
     /// Epoch of an avatar, and whether it plays here. `None`: it is not here.
     #[cfg(test)]
     pub(crate) fn player(&self, character: CharacterId) -> Option<(Epoch, bool)> {
-        if let Some(player) = self.players.get(character).filter(|p| !p.is_playing()) {
-            eprintln!(
-                "DBG {:?} avatar {:?} commit {}",
-                player.phase,
-                self.sim.avatar(character).map(|a| a.held),
-                self.sim.is_committing(character)
-            );
-        }
         self.players.get(character).map(|player| (player.epoch, player.is_playing()))
     }
 
@@ -172,10 +188,7 @@ impl Space {
             Command::Evict { character, epoch, reason, reply } => {
                 self.evict(character, epoch, &reason, reply);
             }
-            Command::Teleport { character, to, reply } => {
-                let answer = self.teleport(character, to);
-                self.reply_to(reply, Answer::Done(answer));
-            }
+            Command::Teleport { character, to, reply } => self.teleport(character, to, reply),
             Command::Offer { offered, reply } => {
                 let answer = self.offered(*offered);
                 self.reply_to(reply, Answer::Offered(answer));
@@ -185,9 +198,7 @@ impl Space {
                 self.reply_to(reply, Answer::Settled);
             }
             Command::Observe { reply } => {
-                let sectors = self.table.of(&self.me).map(|sector| sector.cells).collect();
-                let entities = self.sim.seen().filter(|seen| !seen.ghost).collect();
-                self.reply_to(reply, Answer::Observed { sectors, entities });
+                self.reply_to(reply, Answer::Observed(Box::new(self.observe())));
             }
             Command::Peer { from, frame } => self.peer_frame(&from, frame),
             Command::FramesLost { zone } => self.border.frames_lost(&zone),
@@ -250,40 +261,57 @@ impl Space {
         self.applying = false;
     }
 
+    fn observe(&self) -> Observation {
+        let map = self.sim.map();
+        Observation {
+            sectors: self.table.of(&self.me, self.id()).map(|sector| sector.cells).collect(),
+            entities: self.sim.seen().filter(|seen| !seen.ghost).collect(),
+            width_mm: map.width_mm().unsigned_abs(),
+            height_mm: map.height_mm().unsigned_abs(),
+        }
+    }
+
     fn reply_to(&mut self, to: ReplyTo, answer: Answer) {
         self.effects.push(Effect::Answer { to, answer });
     }
 
-    fn teleport(&mut self, character: CharacterId, to: Position) -> Result<(), CommandError> {
-        let map = self.sim.map();
-        if to.space != self.sim.space() || to.x_mm < 0 || to.y_mm < 0 || !map.contains(to.cell()) {
-            return Err(CommandError::Invalid("the position is not in this space"));
-        }
-        match self.players.get(character) {
+    /// Answers when the avatar is there: in this space at once, in another one after a hand-over.
+    fn teleport(&mut self, character: CharacterId, to: Position, reply: ReplyTo) {
+        let result = match self.players.get(character) {
             None => Err(CommandError::NotFound("the character is not in this zone")),
             Some(player) if !player.is_playing() => {
                 Err(CommandError::Unavailable("the character is leaving this zone: try again"))
+            }
+            Some(_) if to.space != self.id() => match self.begin_journey(character, to, Some(reply)) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            Some(_) if to.x_mm < 0 || to.y_mm < 0 || !self.sim.map().contains(to.cell()) => {
+                Err(CommandError::Invalid("the position is not in this space"))
             }
             Some(_) => {
                 self.apply(Input::Teleport { character, to });
                 Ok(())
             }
-        }
+        };
+        self.reply_to(reply, Answer::Done(result));
     }
 
     /// Applies a new table. New cells need their ground; cells with a new epoch need a keyframe.
-    fn partition(&mut self, table: Table) {
+    fn partition(&mut self, table: Arc<Table>) {
+        let space = self.id();
         if !table.is_newer_than(&self.table) {
             tracing::debug!(term = %table.term, epoch = table.epoch, "an old partition is refused");
             return;
         }
-        let before: Vec<_> = self.table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
-        let owned: Vec<_> = table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
-        tracing::info!(term = %table.term, epoch = table.epoch, sectors = owned.len(), "partition");
+        let before: Vec<_> =
+            self.table.of(&self.me, space).map(|sector| (sector.cells, sector.epoch)).collect();
+        let owned: Vec<_> = table.of(&self.me, space).map(|sector| (sector.cells, sector.epoch)).collect();
+        tracing::info!(term = %table.term, epoch = table.epoch, %space, sectors = owned.len(), "partition");
         self.apply(Input::Sectors(owned.iter().map(|(cells, _)| *cells).collect()));
         let new = owned.iter().filter(|sector| !before.contains(sector));
         self.effects.extend(new.map(|(cells, _)| Effect::LoadGround(*cells)));
-        let epochs = table.cell_epochs(&self.me);
+        let epochs = table.cell_epochs(&self.me, space);
         for (&cell, epoch) in &epochs {
             if self.cell_epochs.get(&cell) != Some(epoch) {
                 for ring in [Ring::Near, Ring::Outer] {
@@ -292,7 +320,9 @@ impl Space {
             }
         }
         self.cell_epochs = epochs;
-        self.effects.extend(self.border.update_neighbours(&table, &self.table, &self.me));
+        let is_closing = table.spaces.get(&space).is_some_and(|space| space.closing);
+        self.exit = is_closing.then(|| table.exit()).flatten();
+        self.effects.extend(self.border.update_neighbours(&table, &self.table, &self.me, space));
         self.table = table;
     }
 
@@ -358,8 +388,8 @@ impl Space {
         }
         self.next_population_report = self.now + POPULATION_INTERVAL;
         let creatures = self.sim.seen().filter(|seen| seen.kind == Kind::Creature && !seen.ghost).count();
-        metrics::population(self.players.len(), creatures, self.cell_epochs.len());
-        metrics::counts(self.sim.counts());
+        self.reported.population(self.players.len(), creatures, self.cell_epochs.len());
+        self.reported.counts(self.sim.counts());
         let now = self.now;
         self.handover_retry_at.retain(|_, until| *until > now);
         self.bindings.remove_expired(now);

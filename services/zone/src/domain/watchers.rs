@@ -13,6 +13,11 @@ impl Watchers {
         self.0.entry(group).or_default().insert(gateway);
     }
 
+    /// Each group with each gateway that watches it.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (GroupKey, &GatewayId)> {
+        self.0.iter().flat_map(|(&group, gateways)| gateways.iter().map(move |gateway| (group, gateway)))
+    }
+
     /// Returns whether no gateway watches the group any more.
     pub(crate) fn remove(&mut self, group: GroupKey, gateway: &GatewayId) -> bool {
         let Some(gateways) = self.0.get_mut(&group) else { return true };

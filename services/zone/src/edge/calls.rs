@@ -19,7 +19,7 @@ use shardkeep_rpc::{
 };
 use shardkeep_sim::HardChange;
 use shardkeep_types::{CellRect, CharacterId, DaemonKind, Epoch};
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, transport::Channel};
 
@@ -46,31 +46,48 @@ const SETTLE_TRIES: u32 = 5;
 /// How often a failure to load the ground is logged.
 const GROUND_ERROR_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Starts tasks. Clones share everything.
+/// The parts of [`Calls`] that all spaces share.
 #[derive(Clone)]
-pub(crate) struct Calls {
+pub(crate) struct SharedCalls {
     node: Node,
     database: Database,
     daemon: Daemon,
-    messages: mpsc::Sender<Message>,
+    /// Calls use sockets, so they run here and not where spaces tick.
+    network: Handle,
     /// How many loads of ground have failed and not succeeded since.
     failing_loads: Arc<AtomicUsize>,
 }
 
-impl Calls {
-    pub(crate) fn new(node: Node, daemon: Daemon, messages: mpsc::Sender<Message>) -> Self {
+/// Starts the tasks of one space.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    shared: SharedCalls,
+    messages: mpsc::Sender<Message>,
+}
+
+impl SharedCalls {
+    /// Calls will run on the runtime of the caller.
+    pub(crate) fn new(node: Node, daemon: Daemon) -> Self {
         let database = Database::new(node.clone(), daemon.stopped());
-        Self { node, database, daemon, messages, failing_loads: Arc::default() }
+        Self { node, database, daemon, network: Handle::current(), failing_loads: Arc::default() }
     }
 
+    /// The calls of a space. Their results arrive as messages.
+    pub(crate) fn of_space(&self, messages: mpsc::Sender<Message>) -> Calls {
+        Calls { shared: self.clone(), messages }
+    }
+}
+
+impl Calls {
     /// Whether the last call of the database was answered.
     pub(crate) fn database_answers(&self) -> bool {
-        self.database.is_reachable()
+        self.shared.database.is_reachable()
     }
 
     fn spawn(&self, work: impl Future<Output = Option<Command>> + Send + 'static) {
         let messages = self.messages.clone();
-        self.daemon.spawn_work("background call", async move {
+        let _network = self.shared.network.enter();
+        self.shared.daemon.spawn_work("background call", async move {
             if let Some(command) = work.await {
                 // A closed queue means that the loop has ended.
                 let _ = messages.send(Message::Command(command)).await;
@@ -79,7 +96,9 @@ impl Calls {
     }
 
     fn zone(&self, grpc_address: &str) -> ZoneClient<Channel> {
-        let channel = self.node.channel(DaemonKind::Zone, grpc_address);
+        // A channel keeps the runtime in which it was made.
+        let _network = self.shared.network.enter();
+        let channel = self.shared.node.channel(DaemonKind::Zone, grpc_address);
         ZoneClient::new(channel)
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT)
@@ -87,7 +106,7 @@ impl Calls {
 
     /// Commits a hard action. If the fence of the rewarded character fails, it commits the action without the reward.
     pub(crate) fn commit(&self, job: Job, fences: Fences) {
-        let (database, world) = (self.database.clone(), self.node.world());
+        let (database, world) = (self.shared.database.clone(), self.shared.node.world());
         self.spawn(async move {
             let action = transaction::transaction(world, &job.change, &fences)?;
             let mut result = database.commit(&action).await;
@@ -108,7 +127,7 @@ impl Calls {
 
     /// Asks for the stored result of an earlier action.
     pub(crate) fn recall(&self, job: Job) {
-        let database = self.database.clone();
+        let database = self.shared.database.clone();
         self.spawn(async move {
             let HardChange::Recall { player, action } = job.change else { return None };
             let result = database.lookup_action(&transaction::action_id(player, action)).await;
@@ -121,10 +140,10 @@ impl Calls {
     /// Loads the ground of these cells, page by page. The daemon is not ready from the first failure on until the ground
     /// is loaded.
     pub(crate) fn load_ground(&self, cells: CellRect) {
-        let (database, daemon) = (self.database.clone(), self.daemon.clone());
+        let (database, daemon) = (self.shared.database.clone(), self.shared.daemon.clone());
         let request =
-            LoadGroundRequest { world: self.node.world().0, cells: Some(cells.into()), after: None };
-        let (messages, loads) = (self.messages.clone(), self.failing_loads.clone());
+            LoadGroundRequest { world: self.shared.node.world().0, cells: Some(cells.into()), after: None };
+        let (messages, loads) = (self.messages.clone(), self.shared.failing_loads.clone());
         self.spawn(async move {
             let ground = tokio::select! {
                 ground = read_ground(&database, request, &daemon, &loads) => ground,
@@ -140,7 +159,7 @@ impl Calls {
     }
 
     pub(crate) fn save(&self, states: &[SoftState]) {
-        let database = self.database.clone();
+        let database = self.shared.database.clone();
         let names: Vec<_> = states.iter().map(|state| (state.character, state.epoch)).collect();
         let request = SaveSoftRequest { states: states.iter().map(convert::soft_state).collect() };
         self.spawn(async move {
@@ -154,7 +173,7 @@ impl Calls {
     }
 
     pub(crate) fn release(&self, state: SoftState) {
-        let database = self.database.clone();
+        let database = self.shared.database.clone();
         let SoftState { character, epoch, .. } = state;
         let soft = Some(convert::soft_state(&state));
         self.spawn(async move {
@@ -166,7 +185,7 @@ impl Calls {
     }
 
     pub(crate) fn load(&self, character: CharacterId) {
-        let database = self.database.clone();
+        let database = self.shared.database.clone();
         self.spawn(async move {
             let row =
                 database.load(character).await.ok().and_then(|row| match convert::stored_avatar(&row) {
@@ -184,7 +203,7 @@ impl Calls {
         let mut client = self.zone(&to.grpc_address);
         let entering = &offered.admission.entering;
         let (character, epoch) = (entering.character, entering.epoch);
-        let offer = convert::offer(self.node.id(), self.node.world(), offered);
+        let offer = convert::offer(self.shared.node.id(), self.shared.node.world(), offered);
         self.spawn(async move {
             let mut request = Request::new(offer);
             request.set_timeout(OFFER_DEADLINE);
@@ -207,8 +226,8 @@ impl Calls {
     }
 
     pub(crate) fn transfer(&self, to: &Destination, state: SoftState) {
-        let database = self.database.clone();
-        let (me, SoftState { character, epoch, .. }) = (self.node.id(), state);
+        let database = self.shared.database.clone();
+        let (me, SoftState { character, epoch, .. }) = (self.shared.node.id(), state);
         let transfer = TransferRequest {
             character: character.0,
             epoch: epoch.0,
@@ -231,7 +250,7 @@ impl Calls {
 
     pub(crate) fn settle(&self, to: &Destination, settlement: Settlement) {
         let mut client = self.zone(&to.grpc_address);
-        let settle = convert::settlement(settlement);
+        let settle = convert::settlement(to.space, settlement);
         self.spawn(async move {
             let mut backoff = Backoff::default();
             for _ in 0..SETTLE_TRIES {
@@ -251,8 +270,9 @@ impl Calls {
     /// ghosts and effects are repeated.
     pub(crate) fn stream_to_neighbour(&self, grpc_address: &str, mut frames: mpsc::Receiver<PeerFrame>) {
         let client = self.zone(grpc_address);
-        let stopped = self.daemon.stopped();
-        self.daemon.spawn_work("stream to a neighbour", async move {
+        let stopped = self.shared.daemon.stopped();
+        let _network = self.shared.network.enter();
+        self.shared.daemon.spawn_work("stream to a neighbour", async move {
             let mut backoff = Backoff::default();
             while let Some(first) = frames.recv().await {
                 let streaming = stream_frames(client.clone(), first, &mut frames);

@@ -1,6 +1,6 @@
 //! Converts between the types of a space and the messages of the world, the database, neighbours and the AI.
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use prost::Message;
 use shardkeep_link::ClientMessage;
@@ -16,7 +16,7 @@ use shardkeep_sim::{
 use shardkeep_types::{AccountId, EntityId, Epoch, InstanceId, ItemId, SpaceId, Term, WorldId};
 
 use crate::domain::{
-    partition::{Sector, Table},
+    partition::{Sector, SpaceInfo, Table},
     payload::{
         Admission, Frame, LatestState, OfferedAvatar, PresenceReport, Present, Settlement, SoftState,
         StoredAvatar,
@@ -111,7 +111,7 @@ pub(crate) fn offered(request: peer::OfferRequest) -> Result<OfferedAvatar, Malf
     Ok(OfferedAvatar { from, gateway, admission })
 }
 
-pub(crate) fn settlement(settlement: Settlement) -> peer::SettleRequest {
+pub(crate) fn settlement(space: SpaceId, settlement: Settlement) -> peer::SettleRequest {
     let Settlement { character, epoch, committed, inputs, from, latest } = settlement;
     peer::SettleRequest {
         character: character.0,
@@ -123,6 +123,7 @@ pub(crate) fn settlement(settlement: Settlement) -> peer::SettleRequest {
             .collect(),
         pending_from: from,
         latest: latest.map(latest_state),
+        space: space.0,
     }
 }
 
@@ -225,9 +226,10 @@ fn ghost_from_proto(ghost: &peer::Ghost) -> Result<EntityView, Malformed> {
     Ok(EntityView { state, kind, ghost: true })
 }
 
-pub(crate) fn frame(from: &InstanceId, frame: Frame) -> peer::PeerFrame {
+pub(crate) fn frame(from: &InstanceId, space: SpaceId, frame: Frame) -> peer::PeerFrame {
     peer::PeerFrame {
         from: Some(from.into()),
+        space: space.0,
         ghosts: frame.ghosts.iter().map(ghost).collect(),
         gone: frame.gone.into_iter().map(|entity| entity.0).collect(),
         effects: frame.effects.iter().map(effect).collect(),
@@ -267,13 +269,13 @@ pub(crate) fn presence(zone: &InstanceId, report: PresenceReport) -> world::Pres
     };
     world::PresenceReport {
         zone: Some(zone.into()),
+        space: report.space.0,
         complete: report.complete,
         present: report.present.into_iter().map(present).collect(),
         gone: report.gone.into_iter().map(|character| character.0).collect(),
     }
 }
 
-/// The partition. A zone simulates space 1 only, so it ignores sectors of other spaces.
 pub(crate) fn table(table: world::Partition) -> Result<Table, Malformed> {
     let sector = |sector: world::Sector| {
         Ok(Sector {
@@ -284,16 +286,14 @@ pub(crate) fn table(table: world::Partition) -> Result<Table, Malformed> {
             grpc_address: sector.grpc_address,
         })
     };
-    let mut sectors = table.sectors.into_iter().map(sector).collect::<Result<Vec<_>, Malformed>>()?;
-    let count = sectors.len();
-    sectors.retain(|sector| sector.cells.space == SpaceId::FIRST);
-    if sectors.len() < count {
-        static REPORTED: Once = Once::new();
-        REPORTED.call_once(|| {
-            tracing::error!("this zone serves space 1 only; sectors of other spaces stay empty");
-        });
-    }
-    Ok(Table { term: Term(table.term), epoch: table.epoch, sectors })
+    let space =
+        |space: world::Space| (SpaceId(space.space), SpaceInfo { map: space.map, closing: space.closing });
+    Ok(Table {
+        term: Term(table.term),
+        epoch: table.epoch,
+        sectors: table.sectors.into_iter().map(sector).collect::<Result<_, Malformed>>()?,
+        spaces: table.spaces.into_iter().map(space).collect(),
+    })
 }
 
 fn effect(effect: &Effect) -> peer::Effect {
@@ -362,13 +362,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sectors_of_other_spaces_are_ignored() {
+    fn partition_names_the_map_of_each_space() {
         let sector = |space| world::Sector {
             cells: Some(CellRect { space: SpaceId(space), x0: 0, y0: 0, x1: 2, y1: 1 }.into()),
             ..world::Sector::default()
         };
-        let partition =
-            world::Partition { sectors: vec![sector(1), sector(2)], ..world::Partition::default() };
-        assert_eq!(table(partition).unwrap().sectors.len(), 1);
+        let space = |space, map: &str| world::Space { space, map: map.into(), ..world::Space::default() };
+        let partition = world::Partition {
+            sectors: vec![sector(1), sector(2)],
+            spaces: vec![space(1, "meadow"), space(2, "ring")],
+            ..world::Partition::default()
+        };
+        let table = table(partition).unwrap();
+        assert_eq!(table.sectors.len(), 2);
+        assert_eq!(table.spaces[&SpaceId(2)], SpaceInfo { map: "ring".into(), closing: false });
     }
 }

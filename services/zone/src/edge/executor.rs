@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use shardkeep_link::LinkHub;
 use shardkeep_rpc::{presence_parts, world};
 use shardkeep_sim::Map;
-use shardkeep_types::{BackendKind, InstanceId};
+use shardkeep_types::{BackendKind, InstanceId, SpaceId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
         convert,
         message::Message,
         neighbours::Neighbours,
+        switchboard::Switchboard,
     },
     metrics,
 };
@@ -29,8 +30,10 @@ pub(crate) const REPORT_QUEUE: usize = 16;
 
 pub(crate) struct Executor {
     me: InstanceId,
+    space: SpaceId,
     map: Arc<Map>,
     hub: LinkHub,
+    switchboard: Switchboard,
     calls: Calls,
     neighbours: Neighbours,
     presence: Option<mpsc::Sender<world::PresenceReport>>,
@@ -40,11 +43,20 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    pub(crate) fn new(me: InstanceId, map: Arc<Map>, hub: LinkHub, calls: Calls) -> Self {
+    pub(crate) fn new(
+        me: InstanceId,
+        space: SpaceId,
+        map: Arc<Map>,
+        hub: LinkHub,
+        switchboard: Switchboard,
+        calls: Calls,
+    ) -> Self {
         Self {
             me,
+            space,
             map,
             hub,
+            switchboard,
             calls,
             neighbours: Neighbours::default(),
             presence: None,
@@ -68,15 +80,17 @@ impl Executor {
                 self.callers.insert(reply, answer);
                 command(reply)
             }
-            Message::PresenceStream(stream) => {
-                self.presence = Some(stream);
-                Command::PresenceLost
-            }
             Message::AiStream(stream) => {
                 self.ai = Some(AiFeed::new(stream));
                 Command::AiConnected(true)
             }
         }
+    }
+
+    /// A stream to the leading world is open.
+    pub(crate) fn presence_stream(&mut self, stream: mpsc::Sender<world::PresenceReport>) -> Command {
+        self.presence = Some(stream);
+        Command::PresenceLost
     }
 
     /// Carries out an effect. Returns a command when the space must know that it failed.
@@ -93,6 +107,10 @@ impl Executor {
                 hub.close(&gateway, session, code as u32, detail);
             }
             Effect::Publish { group, epoch, kind, message } => hub.publish(group, epoch, kind, message),
+            Effect::Entered { session, character, epoch } => {
+                self.switchboard.expect(session, character, self.space, epoch);
+            }
+            Effect::Left(session) => self.switchboard.left(session, self.space),
             Effect::Answer { to, answer } => {
                 if let Some(caller) = self.callers.remove(&to) {
                     // An error means that the caller stopped waiting.
@@ -111,7 +129,7 @@ impl Executor {
             Effect::OpenNeighbour { zone, grpc_address } => self.neighbours.open(calls, zone, &grpc_address),
             Effect::CloseNeighbour { zone } => self.neighbours.close(&zone),
             Effect::Frame { zone, frame } => {
-                let frame = convert::frame(&self.me, frame);
+                let frame = convert::frame(&self.me, self.space, frame);
                 return (!self.neighbours.send(&zone, frame)).then_some(Command::FramesLost { zone });
             }
             Effect::Presence(report) => return self.report(report),

@@ -1,4 +1,4 @@
-//! The gRPC service of a zone: each call becomes a command to the loop and waits for its answer.
+//! The gRPC service of a zone: each call becomes a command to the loop of a space and waits for its answer.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -13,8 +13,7 @@ use shardkeep_rpc::{
         zone_server::{Zone, ZoneServer},
     },
 };
-use shardkeep_sim::Map;
-use shardkeep_types::{AccountId, EntityId, Epoch, Position, Term};
+use shardkeep_types::{AccountId, EntityId, Epoch, Position, SpaceId, Term};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +25,7 @@ use crate::{
         effect::{Answer, CommandError},
         payload::{Admission, ReplyTo},
     },
-    edge::{convert, message::Message},
+    edge::{convert, message::Message, switchboard::Switchboard},
     metrics,
 };
 
@@ -36,19 +35,13 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct ZoneService {
     name: Arc<str>,
-    map: Arc<Map>,
-    messages: mpsc::Sender<Message>,
+    switchboard: Switchboard,
     draining: CancellationToken,
 }
 
 impl ZoneService {
-    pub(crate) fn new(
-        name: &str,
-        map: Arc<Map>,
-        messages: mpsc::Sender<Message>,
-        draining: CancellationToken,
-    ) -> Self {
-        Self { name: name.into(), map, messages, draining }
+    pub(crate) fn new(name: &str, switchboard: Switchboard, draining: CancellationToken) -> Self {
+        Self { name: name.into(), switchboard, draining }
     }
 
     pub(crate) fn into_server(self) -> ZoneServer<Self> {
@@ -57,14 +50,23 @@ impl ZoneService {
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
-    /// Sends a command and waits for the answer.
-    async fn ask(&self, command: impl FnOnce(ReplyTo) -> Command + Send + 'static) -> Result<Answer, Status> {
-        let (sender, answer) = oneshot::channel();
-        let closing = || Status::unavailable("this zone is stopping");
-        let call = Message::Call { command: Box::new(command), answer: sender };
-        self.messages.send(call).await.map_err(|_| closing())?;
-        answer.await.map_err(|_| closing())
+    /// The queue of a space.
+    async fn space(&self, space: SpaceId) -> Result<mpsc::Sender<Message>, Status> {
+        let absent = || Status::unavailable(format!("space {space} is not in this zone"));
+        self.switchboard.space_soon(space).await.ok_or_else(absent)
     }
+}
+
+/// Sends a command to a space and waits for the answer.
+async fn ask(
+    space: &mpsc::Sender<Message>,
+    command: impl FnOnce(ReplyTo) -> Command + Send + 'static,
+) -> Result<Answer, Status> {
+    let (sender, answer) = oneshot::channel();
+    let closing = || Status::unavailable("the space ends here");
+    let call = Message::Call { command: Box::new(command), answer: sender };
+    space.send(call).await.map_err(|_| closing())?;
+    answer.await.map_err(|_| closing())
 }
 
 #[tonic::async_trait]
@@ -73,7 +75,14 @@ impl Zone for ZoneService {
         let request = request.into_inner();
         let character = request.character.ok_or_else(|| Malformed::missing("character"))?;
         let entering = convert::entering(&character)?;
+        let space = self.space(entering.position.space).await?;
         let entity = EntityId::avatar(entering.character).0;
+        self.switchboard.expect(
+            session_id(&request.session)?,
+            entering.character,
+            entering.position.space,
+            entering.epoch,
+        );
         let admission = Box::new(Admission {
             session: session_id(&request.session)?,
             session_epoch: Epoch(request.session_epoch),
@@ -82,7 +91,7 @@ impl Zone for ZoneService {
         });
         let term = Term(request.term);
         let Answer::Admitted(answer) =
-            self.ask(move |reply| Command::Admit { admission, term, reply }).await?
+            ask(&space, move |reply| Command::Admit { admission, term, reply }).await?
         else {
             return Err(wrong_answer());
         };
@@ -93,7 +102,9 @@ impl Zone for ZoneService {
     async fn evict(&self, request: Request<EvictRequest>) -> Result<Response<EvictReply>, Status> {
         let EvictRequest { character, epoch, reason } = request.into_inner();
         let (character, epoch) = (character.into(), Epoch(epoch));
-        done(self.ask(move |reply| Command::Evict { character, epoch, reason, reply }).await?)?;
+        if let Some(space) = self.switchboard.space_of_character(character) {
+            done(ask(&space, move |reply| Command::Evict { character, epoch, reason, reply }).await?)?;
+        }
         Ok(Response::new(EvictReply {}))
     }
 
@@ -101,13 +112,21 @@ impl Zone for ZoneService {
         let request = request.into_inner();
         let to: Position = request.to.ok_or_else(|| Malformed::missing("to"))?.try_into()?;
         let character = request.character.into();
-        done(self.ask(move |reply| Command::Teleport { character, to, reply }).await?)?;
+        let absent = || Status::not_found("the character is not in this zone");
+        let space = self.switchboard.space_of_character(character).ok_or_else(absent)?;
+        done(ask(&space, move |reply| Command::Teleport { character, to, reply }).await?)?;
         Ok(Response::new(TeleportReply {}))
     }
 
     async fn offer(&self, request: Request<OfferRequest>) -> Result<Response<OfferReply>, Status> {
         let offered = Box::new(convert::offered(request.into_inner())?);
-        let Answer::Offered(answer) = self.ask(move |reply| Command::Offer { offered, reply }).await? else {
+        let Admission { session, entering, .. } = &offered.admission;
+        let at = entering.position.space;
+        let space = self.space(at).await?;
+        // The commit raises the epoch.
+        self.switchboard.expect(*session, entering.character, at, entering.epoch.next());
+        let Answer::Offered(answer) = ask(&space, move |reply| Command::Offer { offered, reply }).await?
+        else {
             return Err(wrong_answer());
         };
         let accepted = answer.is_ok();
@@ -115,8 +134,10 @@ impl Zone for ZoneService {
     }
 
     async fn settle(&self, request: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {
-        let settlement = convert::settlement_from_proto(request.into_inner())?;
-        self.ask(move |reply| Command::Settle { settlement, reply }).await?;
+        let request = request.into_inner();
+        let space = self.space(SpaceId(request.space)).await?;
+        let settlement = convert::settlement_from_proto(request)?;
+        ask(&space, move |reply| Command::Settle { settlement, reply }).await?;
         Ok(Response::new(SettleReply {}))
     }
 
@@ -128,19 +149,21 @@ impl Zone for ZoneService {
     ) -> Result<Response<Self::PeerStream>, Status> {
         let peer = Peer::of(&request)?;
         let mut frames = request.into_inner();
-        let messages = self.messages.clone();
+        let switchboard = self.switchboard.clone();
         // The answer is an empty stream that stays open as long as the neighbour sends frames.
         let (keep_open, responses) = mpsc::channel::<Result<PeerFrame, Status>>(1);
         let read_frames = async move {
             while let Some(Ok(frame)) = frames.next().await {
+                let space = switchboard.space(SpaceId(frame.space));
                 let (frame, malformed) = convert::frame_from_proto(frame);
                 if malformed > 0 {
                     tracing::debug!(zone = peer.name, malformed, "a neighbour sent malformed ghosts");
                     (0..malformed).for_each(|_| metrics::refused("ghost"));
                 }
                 let command = Command::Peer { from: peer.name.clone(), frame };
-                if messages.send(Message::Command(command)).await.is_err() {
-                    break;
+                // A space that ends, or has not begun, needs no news.
+                if let Some(space) = space {
+                    let _ = space.send(Message::Command(command)).await;
                 }
             }
             drop(keep_open);
@@ -156,7 +179,8 @@ impl Zone for ZoneService {
         &self,
         request: Request<ObserveRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let interval = Duration::from_millis(request.into_inner().interval_ms.into()).max(SHORTEST_INTERVAL);
+        let request = request.into_inner();
+        let interval = Duration::from_millis(request.interval_ms.into()).max(SHORTEST_INTERVAL);
         let (sender, receiver) = mpsc::channel(1);
         let service = self.clone();
         let send_snapshots = async move {
@@ -168,9 +192,10 @@ impl Zone for ZoneService {
                     () = service.draining.cancelled() => return,
                     () = sender.closed() => return,
                 }
-                let snapshot = service.snapshot().await;
-                if sender.send(snapshot).await.is_err() {
-                    return;
+                for snapshot in service.snapshots().await {
+                    if sender.send(snapshot).await.is_err() {
+                        return;
+                    }
                 }
             }
         };
@@ -180,18 +205,30 @@ impl Zone for ZoneService {
 }
 
 impl ZoneService {
-    async fn snapshot(&self) -> Result<MapSnapshot, Status> {
-        let Answer::Observed { sectors, entities } = self.ask(|reply| Command::Observe { reply }).await?
-        else {
-            return Err(wrong_answer());
-        };
-        Ok(MapSnapshot {
-            zone: self.name.to_string(),
-            sectors: sectors.into_iter().map(Into::into).collect(),
-            entities: entities.iter().map(convert::ghost).collect(),
-            map_width_mm: self.map.width_mm().unsigned_abs(),
-            map_height_mm: self.map.height_mm().unsigned_abs(),
-        })
+    /// Snapshots of all spaces; an empty one when there is none.
+    async fn snapshots(&self) -> Vec<Result<MapSnapshot, Status>> {
+        let zone = self.name.to_string();
+        let queues = self.switchboard.spaces();
+        let spaces: Vec<u32> = queues.iter().map(|(space, _)| space.0).collect();
+        if spaces.is_empty() {
+            return vec![Ok(MapSnapshot { zone, ..MapSnapshot::default() })];
+        }
+        let mut snapshots = Vec::new();
+        for (space, queue) in &queues {
+            // A space that ends has no snapshot.
+            let Ok(answer) = ask(queue, |reply| Command::Observe { reply }).await else { continue };
+            let Answer::Observed(seen) = answer else { return vec![Err(wrong_answer())] };
+            snapshots.push(Ok(MapSnapshot {
+                zone: zone.clone(),
+                sectors: seen.sectors.into_iter().map(Into::into).collect(),
+                entities: seen.entities.iter().map(convert::ghost).collect(),
+                map_width_mm: seen.width_mm,
+                map_height_mm: seen.height_mm,
+                space: space.0,
+                spaces: spaces.clone(),
+            }));
+        }
+        snapshots
     }
 }
 

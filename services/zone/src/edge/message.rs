@@ -1,12 +1,16 @@
-//! The messages to the loop of a zone, besides link events.
+//! The messages to the loop of a space, besides link events, and those to the loop of the zone.
+
+use std::sync::Arc;
 
 use shardkeep_rpc::{ai, world};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::{command::Command, effect::Answer, payload::ReplyTo};
+use crate::domain::{command::Command, effect::Answer, partition::Table, payload::ReplyTo};
 
-/// Bound of the queue of the loop. Overflow: the sender waits.
+/// Bound of the queue of a loop. Overflow: the sender waits.
 pub(crate) const MESSAGE_QUEUE: usize = 1_024;
+
+/// A message to one space.
 pub(crate) enum Message {
     Command(Command),
     /// A call of another daemon, which waits for the answer. An answer to a caller that stopped waiting is dropped. The
@@ -15,8 +19,13 @@ pub(crate) enum Message {
         command: Box<dyn FnOnce(ReplyTo) -> Command + Send>,
         answer: oneshot::Sender<Answer>,
     },
-    /// A stream to the leading world is open.
-    PresenceStream(mpsc::Sender<world::PresenceReport>),
     /// A stream to an AI is open.
     AiStream(mpsc::Sender<ai::Perceptions>),
+}
+
+/// A message to the zone.
+pub(crate) enum ZoneMessage {
+    Partition(Arc<Table>),
+    /// A stream to the leading world is open, for the reports of all spaces.
+    PresenceStream(mpsc::Sender<world::PresenceReport>),
 }

@@ -9,4 +9,5 @@ pub(crate) mod grpc;
 pub(crate) mod message;
 mod neighbours;
 pub(crate) mod streams;
+pub(crate) mod switchboard;
 mod transaction;

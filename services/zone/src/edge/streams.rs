@@ -1,7 +1,7 @@
-//! Streams that the zone keeps open: the partition from the world, presence to the world, perceptions to an AI. A
-//! stream that ends is opened again, possibly to another replica.
+//! Streams that the zone keeps open: the partition from the world, presence to the world, and for each space
+//! perceptions to an AI. A stream that ends is opened again, possibly to another replica.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use shardkeep_cluster::{Backoff, Directory, Instance, MESSAGE_LIMIT, Node};
 use shardkeep_daemon::Daemon;
@@ -9,84 +9,104 @@ use shardkeep_rpc::{
     ai::ai_client::AiClient,
     world::{WatchPartitionRequest, world_client::WorldClient},
 };
-use shardkeep_types::DaemonKind;
+use shardkeep_types::{DaemonKind, WorldId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     domain::command::Command,
-    edge::{ai_feed, convert, executor::REPORT_QUEUE, message::Message},
+    edge::{
+        ai_feed, convert,
+        executor::REPORT_QUEUE,
+        message::{Message, ZoneMessage},
+    },
 };
 
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 
+/// The zone's streams to the world.
 #[derive(Clone)]
-pub(crate) struct Streams {
+pub(crate) struct WorldStreams {
+    node: Node,
+    messages: mpsc::Sender<ZoneMessage>,
+}
+
+/// The stream of one space to an AI.
+#[derive(Clone)]
+struct AiStream {
     node: Node,
     messages: mpsc::Sender<Message>,
 }
 
-impl Streams {
-    pub(crate) fn new(node: Node, messages: mpsc::Sender<Message>) -> Self {
-        Self { node, messages }
-    }
+/// Keeps both streams to the world open until the daemon stops.
+pub(crate) fn to_the_world(node: &Node, daemon: &Daemon, messages: &mpsc::Sender<ZoneMessage>) {
+    let world = node.directory(DaemonKind::World);
+    let streams = WorldStreams { node: node.clone(), messages: messages.clone() };
+    let partition = {
+        let streams = streams.clone();
+        keep_open(node.world(), world.clone(), move |world| streams.clone().partition(world))
+    };
+    let presence = keep_open(node.world(), world, move |world| streams.clone().presence(world));
+    run_until_closed(daemon, messages.clone(), partition);
+    run_until_closed(daemon, messages.clone(), presence);
+}
 
-    /// Keeps all three streams open until the daemon stops.
-    pub(crate) fn start(&self, daemon: &Daemon) {
-        let (world, ai) = (self.node.directory(DaemonKind::World), self.node.directory(DaemonKind::Ai));
-        self.keep_open(daemon, world.clone(), Self::partition);
-        self.keep_open(daemon, world, Self::presence);
-        self.keep_open(daemon, ai, Self::think);
-    }
+/// Keeps the stream of a space to an AI open until the space ends.
+pub(crate) fn to_an_ai(node: &Node, daemon: &Daemon, messages: &mpsc::Sender<Message>) {
+    let stream = AiStream { node: node.clone(), messages: messages.clone() };
+    let think = keep_open(node.world(), node.directory(DaemonKind::Ai), move |ai| stream.clone().think(ai));
+    run_until_closed(daemon, messages.clone(), think);
+}
 
-    fn keep_open<F>(
-        &self,
-        daemon: &Daemon,
-        directory: Directory,
-        run: impl Fn(Self, Instance) -> F + Send + 'static,
-    ) where
-        F: Future<Output = Status> + Send,
-    {
-        let (streams, stopped) = (self.clone(), daemon.stopped());
-        let messages = self.messages.clone();
-        let world = self.node.world();
-        let reconnect_loop = async move {
-            let mut backoff = Backoff::default();
-            let mut turn = 0;
-            loop {
-                if let Some(instance) = choose_instance(&directory, world, turn) {
-                    let began = std::time::Instant::now();
-                    let ended = run(streams.clone(), instance).await;
-                    match ended.code() {
-                        // A standby answers with this code. The leader is asked next.
-                        Code::FailedPrecondition => {}
-                        // The next stream will end in the same way.
-                        Code::OutOfRange => {
-                            tracing::error!(status = %ended, "a stream ended: a message is too large");
-                        }
-                        _ => tracing::debug!(status = %ended, "a stream ended"),
-                    }
-                    if began.elapsed() > OPEN_DEADLINE {
-                        backoff.reset();
-                    }
+fn run_until_closed<M: Send + 'static>(
+    daemon: &Daemon,
+    messages: mpsc::Sender<M>,
+    streams: impl Future<Output = ()> + Send + 'static,
+) {
+    let stopped = daemon.stopped();
+    daemon.spawn_work("stream of the world", async move {
+        tokio::select! {
+            () = streams => {}
+            () = messages.closed() => {}
+            () = stopped.cancelled() => {}
+        }
+    });
+}
+
+/// Opens a stream again and again.
+async fn keep_open<F>(world: WorldId, directory: Directory, run: impl Fn(Instance) -> F + Send)
+where
+    F: Future<Output = Status> + Send,
+{
+    let mut backoff = Backoff::default();
+    let mut turn = 0;
+    loop {
+        if let Some(instance) = choose_instance(&directory, world, turn) {
+            let began = std::time::Instant::now();
+            let ended = run(instance).await;
+            match ended.code() {
+                // A standby answers with this code. The leader is asked next.
+                Code::FailedPrecondition => {}
+                // The next stream will end in the same way.
+                Code::OutOfRange => {
+                    tracing::error!(status = %ended, "a stream ended: a message is too large");
                 }
-                turn += 1;
-                backoff.wait().await;
+                _ => tracing::debug!(status = %ended, "a stream ended"),
             }
-        };
-        daemon.spawn_work("stream of the world", async move {
-            tokio::select! {
-                () = reconnect_loop => {}
-                () = messages.closed() => {}
-                () = stopped.cancelled() => {}
+            if began.elapsed() > OPEN_DEADLINE {
+                backoff.reset();
             }
-        });
+        }
+        turn += 1;
+        backoff.wait().await;
     }
+}
 
+impl WorldStreams {
     async fn partition(self, world: Instance) -> Status {
         let request = WatchPartitionRequest { zone: Some(self.node.id().into()) };
-        let mut client = WorldClient::new(self.channel(DaemonKind::World, &world));
+        let mut client = WorldClient::new(channel(&self.node, DaemonKind::World, &world));
         let mut tables = match open(client.watch_partition(request)).await {
             Ok(response) => response.into_inner(),
             Err(status) => return status,
@@ -99,7 +119,7 @@ impl Streams {
             };
             match table {
                 Ok(table) => {
-                    if self.messages.send(Message::Command(Command::Partition(table))).await.is_err() {
+                    if self.messages.send(ZoneMessage::Partition(Arc::new(table))).await.is_err() {
                         return Status::cancelled("this zone is stopping");
                     }
                 }
@@ -110,8 +130,8 @@ impl Streams {
 
     async fn presence(self, world: Instance) -> Status {
         let (sender, receiver) = mpsc::channel(REPORT_QUEUE);
-        let mut client = WorldClient::new(self.channel(DaemonKind::World, &world));
-        if self.messages.send(Message::PresenceStream(sender)).await.is_err() {
+        let mut client = WorldClient::new(channel(&self.node, DaemonKind::World, &world));
+        if self.messages.send(ZoneMessage::PresenceStream(sender)).await.is_err() {
             return Status::cancelled("this zone is stopping");
         }
         match client.report_presence(ReceiverStream::new(receiver)).await {
@@ -119,10 +139,12 @@ impl Streams {
             Err(status) => status,
         }
     }
+}
 
+impl AiStream {
     async fn think(self, ai: Instance) -> Status {
         let (sender, receiver) = mpsc::channel(ai_feed::BATCH_QUEUE);
-        let channel = self.channel(DaemonKind::Ai, &ai);
+        let channel = channel(&self.node, DaemonKind::Ai, &ai);
         let mut client = AiClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
         let mut intents = match open(client.think(ReceiverStream::new(receiver))).await {
             Ok(response) => response.into_inner(),
@@ -145,10 +167,10 @@ impl Streams {
             }
         }
     }
+}
 
-    fn channel(&self, kind: DaemonKind, instance: &Instance) -> Channel {
-        self.node.channel(kind, &instance.grpc_address)
-    }
+fn channel(node: &Node, kind: DaemonKind, instance: &Instance) -> Channel {
+    node.channel(kind, &instance.grpc_address)
 }
 
 async fn open<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
@@ -158,7 +180,7 @@ async fn open<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Sta
 
 /// The leader of the world, if a replica claims to lead; else the replicas in turn. Only replicas of this world or
 /// of all worlds count.
-fn choose_instance(directory: &Directory, world: shardkeep_types::WorldId, turn: usize) -> Option<Instance> {
+fn choose_instance(directory: &Directory, world: WorldId, turn: usize) -> Option<Instance> {
     let of_this_world = |instance: &Instance| instance.world == world || instance.world.0 == 0;
     let all: Vec<Instance> = directory.up().into_iter().filter(of_this_world).collect();
     // Every second attempt ignores the claim, because attributes travel with heartbeats and may be old.

@@ -6,7 +6,7 @@ use shardkeep_daemon::Running;
 use shardkeep_rpc::{
     common::Position,
     dbcache::{Character, db_cache_server::DbCacheServer},
-    world::{Partition, Sector, world_server::WorldServer},
+    world::{Partition, Sector, Space, world_server::WorldServer},
     zone::{AdmitRequest, zone_client::ZoneClient},
 };
 use shardkeep_testkit::{FakeCluster, FakeDatabase, FakeGatewayLink, FakeWorld};
@@ -69,7 +69,8 @@ impl Cluster {
                 ..Sector::default()
             });
         }
-        self.world.publish(Partition { term, epoch, sectors, spaces: Vec::new() });
+        let spaces = vec![Space { space: 1, map: "meadow".into(), ..Space::default() }];
+        self.world.publish(Partition { term, epoch, sectors, spaces });
     }
 
     /// A client of the operators' console.

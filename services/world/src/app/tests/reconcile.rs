@@ -73,10 +73,10 @@ fn new_term_restores_play_from_zones_and_gateways() {
     let mut game = Game::new(9);
     game.lead(2);
     let (ann, ben) = (session(1), session(2));
-    game.app.presence_reported(game.now, &owner("a", 1), true, vec![avatar(ann, "a", 5)], &[]);
+    game.app.presence_reported(game.now, (&owner("a", 1), SpaceId(1)), true, vec![avatar(ann, "a", 5)], &[]);
     game.present(1, 1, 3, 1, SessionActivity::Unknown).unwrap();
     game.present(2, 2, 3, 1, SessionActivity::Unknown).unwrap();
-    game.app.presence_reported(game.now, &owner("b", 1), true, vec![avatar(ben, "b", 7)], &[]);
+    game.app.presence_reported(game.now, (&owner("b", 1), SpaceId(1)), true, vec![avatar(ben, "b", 7)], &[]);
     assert_eq!(binds(&game.effects()), [(ann, "a".to_owned(), 5), (ben, "b".to_owned(), 7)]);
     assert_eq!(game.app.players.online(), 2);
     game.advance(200);
@@ -102,7 +102,7 @@ fn orphan_waits_for_its_session_then_is_released() {
 fn avatar_without_session_is_released() {
     let mut game = Game::new(9);
     let ann = session(1);
-    game.app.presence_reported(game.now, &owner("a", 1), true, vec![avatar(ann, "a", 5)], &[]);
+    game.app.presence_reported(game.now, (&owner("a", 1), SpaceId(1)), true, vec![avatar(ann, "a", 5)], &[]);
     game.advance(69);
     assert!(release_character(&game.effects()).is_empty());
     game.advance(1);
@@ -127,8 +127,8 @@ fn zone_crossing_rebinds_session_to_new_zone() {
     let mut game = Game::new(9);
     let ann = game.open(1);
     game.enter(ann);
-    game.app.presence_reported(game.now, &owner("a", 1), false, vec![], &[character(ann)]);
-    game.app.presence_reported(game.now, &owner("b", 1), false, vec![avatar(ann, "b", 2)], &[]);
+    game.app.presence_reported(game.now, (&owner("a", 1), SpaceId(1)), false, vec![], &[character(ann)]);
+    game.app.presence_reported(game.now, (&owner("b", 1), SpaceId(1)), false, vec![avatar(ann, "b", 2)], &[]);
     assert_eq!(binds(&game.effects()), [(ann, "b".to_owned(), 2)]);
     game.app.joined(ann);
     assert_eq!(binds(&game.effects()), [(ann, "b".to_owned(), 2)]);

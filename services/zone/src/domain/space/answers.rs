@@ -93,16 +93,24 @@ impl Space {
     }
 
     fn send_position(&mut self, character: CharacterId) {
-        let (Some(avatar), Some(player)) = (self.sim.avatar(character), self.players.get(character)) else {
-            return;
-        };
+        if let Some(placed) = self.placed(character) {
+            self.outbox.push(character, placed);
+        }
+    }
+
+    fn placed(&self, character: CharacterId) -> Option<ServerMessage> {
+        let (avatar, player) = (self.sim.avatar(character)?, self.players.get(character)?);
+        let at = avatar.own.position;
         let placed = payload::Placed {
             zone: self.me.name.clone(),
-            x_mm: avatar.own.position.x_mm,
-            y_mm: avatar.own.position.y_mm,
+            x_mm: at.x_mm,
+            y_mm: at.y_mm,
             epoch: player.epoch.0,
+            space: at.space.0,
+            layer: at.layer.0.into(),
+            z_mm: at.z_mm,
         };
-        self.outbox.push(character, event(opcode::PLACED, &placed));
+        Some(event(opcode::PLACED, &placed))
     }
 
     /// Subscribes a player to the cells around the avatar.
@@ -129,8 +137,11 @@ impl Space {
             let view = avatar.trade.and_then(|id| self.sim.trade_view(id, character));
             let Some(player) = self.players.get(character) else { continue };
             let (session, gateway) = (player.session, player.gateway.clone());
+            // A client drops cells of other spaces than that of its last `Placed`, so `Placed` comes first.
+            if let (Some(gateway), Some(placed)) = (gateway.clone(), self.placed(character)) {
+                self.effects.push(Effect::Send { gateway, session, messages: vec![placed] });
+            }
             self.subscribe_to_cells(character);
-            self.send_position(character);
             self.send_inventory(character);
             self.outbox.push(character, event(opcode::VITALS, &vitals));
             if let Some(view) = view {

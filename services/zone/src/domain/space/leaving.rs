@@ -20,6 +20,9 @@ use crate::{
 /// How long an avatar waits for its hard actions before a hand-over is given up.
 const QUIESCE_WITHIN: Duration = Duration::from_secs(1);
 
+/// How many avatars begin to leave a closing space in one tick.
+const LEAVING_PER_TICK: usize = 16;
+
 impl Space {
     /// Begins to save and release an avatar. Repeated calls have no effect.
     pub(super) fn begin_release(&mut self, character: CharacterId, reason: &str) {
@@ -66,7 +69,25 @@ impl Space {
         let leaving: Vec<CharacterId> = leaving.map(|player| player.character).collect();
         leaving.into_iter().for_each(|character| self.continue_leaving(character));
         self.release_abandoned();
+        self.leave_closing_space();
         self.drain();
+    }
+
+    /// Moves the avatars of a closing space to the start of space 1, some in each tick.
+    fn leave_closing_space(&mut self) {
+        let Some(exit) = self.exit else { return };
+        let now = self.now;
+        let may_leave = self.players.iter().filter(|player| {
+            let paused = self.handover_retry_at.get(&player.character).is_some_and(|until| *until > now);
+            player.is_playing() && !paused
+        });
+        let leaving: Vec<_> = may_leave.map(|player| player.character).take(LEAVING_PER_TICK).collect();
+        for character in leaving {
+            // An error means that space 1 has no owner now. A later tick tries again.
+            if self.begin_journey(character, exit, None).is_err() {
+                return;
+            }
+        }
     }
 
     /// Continues the hand-over or release of an avatar, as soon as no hard action of it is pending.
@@ -151,7 +172,9 @@ impl Space {
     pub(super) fn remove_player(&mut self, character: CharacterId) -> Option<Player> {
         self.apply(Input::Leave { character });
         self.presence.gone(character);
-        self.players.remove(character)
+        let player = self.players.remove(character)?;
+        self.effects.push(Effect::Left(player.session));
+        Some(player)
     }
 
     /// Removes an avatar that another zone owns in the database.

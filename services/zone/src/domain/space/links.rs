@@ -50,8 +50,8 @@ impl Space {
                     self.apply(Input::Keyframe { cell, ring });
                 }
             }
-            LinkEvent::Bound { gateway, session, session_epoch, bind_epoch, link_dead, .. } => {
-                let binding = Binding { gateway, session_epoch, bind_epoch, link_dead };
+            LinkEvent::Bound { gateway, session, session_epoch, bind_epoch, account, link_dead } => {
+                let binding = Binding { gateway, account, session_epoch, bind_epoch, link_dead };
                 if self.players.of_session(session).is_some() {
                     self.bound(session, &binding);
                 } else {

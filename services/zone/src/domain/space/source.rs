@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use shardkeep_sim::{EnteringAvatar, Input};
-use shardkeep_types::{CellId, CharacterId, Epoch};
+use shardkeep_types::{CellId, CharacterId, Epoch, Position};
 
 use super::Space;
 use crate::{
     domain::{
-        effect::Effect,
+        effect::{Answer, CommandError, Effect},
         handover::{HandedOver, Source, SourceEvent, SourceStep},
-        payload::{Admission, Destination, LatestState, OfferedAvatar, Settlement},
+        payload::{Admission, Destination, LatestState, OfferedAvatar, ReplyTo, Settlement},
         players::{OutgoingHandover, PlayerPhase},
     },
     metrics,
@@ -21,30 +21,75 @@ const HANDOVER_RETRY_PAUSE: Duration = Duration::from_millis(500);
 impl Space {
     /// Hands over an avatar that is in a cell of another zone, if nothing prevents it.
     pub(super) fn begin_handover(&mut self, character: CharacterId, cell: CellId) {
-        let Some(owner) = self.table.owner(cell).filter(|sector| !sector.grpc_address.is_empty()) else {
-            return;
-        };
-        let to = Destination {
-            name: owner.zone.clone(),
-            incarnation: owner.incarnation,
-            grpc_address: owner.grpc_address.clone(),
-        };
-        let is_me = to.name == self.me.name && to.incarnation == self.me.incarnation;
+        let Some(to) = self.owner_of(cell) else { return };
         let paused = self.handover_retry_at.get(&character).is_some_and(|until| *until > self.now);
         // While the database does not answer, this zone simulates the avatar across the border.
         let committing = self.sim.is_committing(character);
-        if is_me || paused || committing || !self.surroundings.database_answers {
+        if self.is_here(&to) || paused || committing || !self.surroundings.database_answers {
             return;
         }
+        self.leave_for(character, to, None, None);
+    }
+
+    /// Moves an avatar to a place in another space, of this zone or of another one. The caller gets an answer when the
+    /// avatar is there, or stays here.
+    pub(super) fn begin_journey(
+        &mut self,
+        character: CharacterId,
+        place: Position,
+        teleport: Option<ReplyTo>,
+    ) -> Result<(), CommandError> {
+        let absent =
+            CommandError::Invalid("no zone owns this place: there is no such space, or it ends before it");
+        let to = self.owner_of(place.cell()).ok_or(absent)?;
+        if !self.surroundings.database_answers {
+            return Err(CommandError::Unavailable("the database does not answer: try again"));
+        }
+        self.leave_for(character, to, Some(place), teleport);
+        Ok(())
+    }
+
+    /// The zone that owns a cell, if it can be called.
+    fn owner_of(&self, cell: CellId) -> Option<Destination> {
+        let owner = self.table.owner(cell).filter(|sector| !sector.grpc_address.is_empty())?;
+        Some(Destination {
+            space: cell.space,
+            name: owner.zone.clone(),
+            incarnation: owner.incarnation,
+            grpc_address: owner.grpc_address.clone(),
+        })
+    }
+
+    fn is_here(&self, to: &Destination) -> bool {
+        to.space == self.id() && to.name == self.me.name && to.incarnation == self.me.incarnation
+    }
+
+    fn leave_for(
+        &mut self,
+        character: CharacterId,
+        to: Destination,
+        place: Option<Position>,
+        teleport: Option<ReplyTo>,
+    ) {
         let now = self.now;
         if let Some(player) = self.players.get_mut(character).filter(|player| player.is_playing()) {
             player.phase = PlayerPhase::HandingOver(OutgoingHandover {
                 state: Source::Quiescing,
                 to: Arc::new(to),
                 since: now,
+                place,
+                teleport,
             });
             self.apply(Input::Suspend { character });
             self.continue_leaving(character);
+        }
+    }
+
+    /// The place in another space to which the avatar is on its way.
+    fn journey(&self, character: CharacterId) -> Option<Position> {
+        match &self.players.get(character)?.phase {
+            PlayerPhase::HandingOver(handover) => handover.place,
+            _ => None,
         }
     }
 
@@ -57,7 +102,7 @@ impl Space {
         if let Some(state) = state {
             handover.state = state;
         }
-        let (to, since) = (handover.to.clone(), handover.since);
+        let (to, since, teleport) = (handover.to.clone(), handover.since, handover.teleport);
         if state.is_none() {
             let outcome = match event {
                 SourceEvent::Committed(_) => "committed",
@@ -68,6 +113,12 @@ impl Space {
         }
         for step in steps {
             self.handover_step(character, epoch, &to, step);
+        }
+        if let Some(reply) = teleport.filter(|_| state.is_none()) {
+            let refused =
+                || CommandError::Unavailable("the zone of that place did not take the avatar: try again");
+            let arrived = matches!(event, SourceEvent::Committed(_));
+            self.reply_to(reply, Answer::Done(arrived.then_some(()).ok_or_else(refused)));
         }
     }
 
@@ -81,7 +132,9 @@ impl Space {
         match step {
             SourceStep::Offer => self.offer(character, to),
             SourceStep::Transfer => {
-                if let Some(state) = self.next_soft_state(character) {
+                let journey = self.journey(character);
+                if let Some(mut state) = self.next_soft_state(character) {
+                    state.position = journey.unwrap_or(state.position);
                     self.effects.push(Effect::Transfer { to: to.clone(), state });
                 }
             }
@@ -117,7 +170,10 @@ impl Space {
 
     fn latest_state(&self, character: CharacterId) -> Option<LatestState> {
         let avatar = self.sim.avatar(character)?;
-        let own = avatar.own;
+        let mut own = avatar.own;
+        if let Some(place) = self.journey(character) {
+            (own.position, own.velocity) = (place, (0, 0));
+        }
         Some(LatestState {
             position: own.position,
             velocity: (own.velocity.0.into(), own.velocity.1.into()),
@@ -142,7 +198,10 @@ impl Space {
         let (Some(avatar), Some(player)) = (self.sim.avatar(character), self.players.get(character)) else {
             return;
         };
-        let own = avatar.own;
+        let mut own = avatar.own;
+        if let Some(place) = self.journey(character) {
+            (own.position, own.velocity) = (place, (0, 0));
+        }
         let velocity = (i32::from(own.velocity.0), i32::from(own.velocity.1));
         let entering = EnteringAvatar {
             character,

@@ -39,7 +39,7 @@ impl Space {
                 let at = self.sim.avatar(character).map(|avatar| avatar.own.position);
                 return Ok(at.unwrap_or(entering.position));
             }
-        } else if self.players.len() >= self.config.max_avatars {
+        } else if self.zone_avatars() >= self.config.max_avatars {
             return Err(CommandError::Full("this zone is full"));
         }
         self.arrivals.remove(&character);
@@ -48,6 +48,11 @@ impl Space {
         metrics::admitted("world");
         self.enter(admission, Vec::new(), 0);
         Ok(at)
+    }
+
+    /// The avatars in all spaces of this zone.
+    fn zone_avatars(&self) -> usize {
+        self.players.len() + self.surroundings.avatars_elsewhere
     }
 
     fn enter(&mut self, admission: Admission, inputs: Vec<ClientMessage>, forwarded: u32) {
@@ -70,6 +75,8 @@ impl Space {
             self.answer_evictions(replaced, &Err(answer));
         }
         self.presence.changed(character);
+        let epoch = entering.epoch;
+        self.effects.push(Effect::Entered { session, character, epoch });
         self.apply(Input::Enter(Box::new(entering)));
         for message in inputs {
             self.message(character, &message);
@@ -86,10 +93,10 @@ impl Space {
         if self.surroundings.draining {
             return Err("this zone is draining".into());
         }
-        if self.players.len() + self.arrivals.len() >= self.config.max_avatars {
+        if self.zone_avatars() + self.arrivals.len() >= self.config.max_avatars {
             return Err("this zone is full".into());
         }
-        let owned_here = self.table.of(&self.me).any(|sector| sector.cells.contains(cell));
+        let owned_here = self.table.of(&self.me, self.sim.space()).any(|sector| sector.cells.contains(cell));
         if !owned_here {
             return Err(format!("cell {cell} is not this zone's"));
         }

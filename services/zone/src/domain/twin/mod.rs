@@ -173,7 +173,7 @@ pub(super) struct Twin {
     channels: BTreeMap<(usize, usize), u64>,
     numbers: u64,
     zones: Vec<Zone>,
-    table: Table,
+    table: Arc<Table>,
     database: Database,
     sessions: BTreeMap<SessionId, Session>,
     gateway: GatewayId,
@@ -208,7 +208,7 @@ impl Twin {
             channels: BTreeMap::new(),
             numbers: 0,
             zones: Vec::new(),
-            table: Table::default(),
+            table: Arc::default(),
             database: Database::new(setup.unfenced),
             sessions: BTreeMap::new(),
             gateway: "gateway-1".into(),
@@ -308,7 +308,12 @@ impl Twin {
         let config = Config { save_interval: Duration::from_millis(500), ..Config::default() };
         let sim = Sim::new(SpaceId::FIRST, map(), self.setup.seed, self.wall_ms());
         let mut space = Space::new(me, WorldId(1), config, sim, self.now());
-        let surroundings = Surroundings { database_answers: true, draining: false, is_only_zone: false };
+        let surroundings = Surroundings {
+            database_answers: true,
+            draining: false,
+            is_only_zone: false,
+            avatars_elsewhere: 0,
+        };
         space.surroundings(self.now(), surroundings);
         self.zones[zone].incarnation = incarnation;
         self.zones[zone].space = Some(space);
@@ -340,7 +345,8 @@ impl Twin {
             }
         };
         let sectors = vec![sector(0), sector(1)];
-        self.table = Table { term: Term(1), epoch: self.table.epoch + 1, sectors };
+        let epoch = self.table.epoch + 1;
+        self.table = Arc::new(Table { term: Term(1), epoch, sectors, spaces: BTreeMap::new() });
         for zone in alive {
             self.send_to_zone(zone, Delivery::Command(Command::Partition(self.table.clone())));
         }

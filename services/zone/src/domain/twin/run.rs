@@ -163,6 +163,8 @@ impl Twin {
             Effect::Subscribe { .. }
             | Effect::Publish { .. }
             | Effect::OpenNeighbour { .. }
+            | Effect::Entered { .. }
+            | Effect::Left(_)
             | Effect::CloseNeighbour { .. }
             | Effect::Perceptions { .. } => {}
         }
