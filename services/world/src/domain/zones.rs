@@ -143,6 +143,11 @@ impl Zones {
         self.all.iter().find(|zone| zone.id() == id)
     }
 
+    /// The zones that are not dead, also those without sectors.
+    pub(crate) fn alive(&self) -> impl Iterator<Item = &InstanceId> {
+        self.all.iter().filter(|zone| !zone.is(Health::Gone)).map(ZoneView::id)
+    }
+
     pub(crate) fn is_alive(&self, id: &InstanceId) -> bool {
         self.get(id).is_some_and(|zone| !zone.is(Health::Gone))
     }

@@ -52,6 +52,7 @@ pub(crate) fn partition(term: Term, layout: &Layout, zones: &Zones) -> proto::Pa
         epoch: layout.revision(),
         sectors: layout.sectors().map(sector).collect(),
         spaces: layout.spaces().map(space).collect(),
+        alive: zones.alive().map(Into::into).collect(),
     }
 }
 

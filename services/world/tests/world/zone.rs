@@ -56,6 +56,10 @@ impl zone_server::Zone for StandInZone {
         Err(Status::unimplemented("settle"))
     }
 
+    async fn take_spawns(&self, _: Request<TakeSpawnsRequest>) -> Result<Response<TakeSpawnsReply>, Status> {
+        Err(Status::unimplemented("take_spawns"))
+    }
+
     type PeerStream = ResponseStream<PeerFrame>;
 
     async fn peer(&self, _: Request<Streaming<PeerFrame>>) -> Result<Response<Self::PeerStream>, Status> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shardkeep_link::{GatewayId, PublishKind, ServerMessage};
-use shardkeep_sim::{EntityView, Perception};
+use shardkeep_sim::{EntityView, Perception, SpawnState};
 use shardkeep_types::{CellRect, CharacterId, Epoch, GroupKey, Position, SessionId};
 use shardkeep_wire::payload::ErrorCode;
 
@@ -82,6 +82,11 @@ pub(crate) enum Effect {
     Settle {
         to: Arc<Destination>,
         settlement: Settlement,
+    },
+    /// Asks the zone that owns their homes to take these spawns.
+    GiveSpawns {
+        to: Destination,
+        spawns: Vec<SpawnState>,
     },
     OpenNeighbour {
         zone: String,

@@ -29,6 +29,8 @@ pub(crate) struct Table {
     pub(crate) epoch: u64,
     pub(crate) sectors: Vec<Sector>,
     pub(crate) spaces: BTreeMap<SpaceId, SpaceInfo>,
+    /// The zones that are not dead, by name and incarnation.
+    pub(crate) alive: BTreeSet<(String, u64)>,
 }
 
 impl Table {

@@ -15,17 +15,17 @@ use shardkeep_rpc::{
     dbcache::{
         GroundItem, LoadGroundReply, LoadGroundRequest, ReleaseRequest, SaveSoftRequest, TransferRequest,
     },
-    zone::{PeerFrame, zone_client::ZoneClient},
+    zone::{PeerFrame, TakeSpawnsRequest, zone_client::ZoneClient},
 };
-use shardkeep_sim::HardChange;
+use shardkeep_sim::{HardChange, SpawnState};
 use shardkeep_types::{CellRect, CharacterId, DaemonKind, Epoch};
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     domain::{
-        command::Command,
+        command::{Command, SpawnsAnswer},
         handover::SourceEvent,
         payload::{Destination, Fences, Job, OfferedAvatar, Settlement, SoftState},
     },
@@ -39,6 +39,8 @@ use crate::{
 };
 
 const OFFER_DEADLINE: Duration = Duration::from_secs(1);
+/// Shorter than the time for which the new zone waits for spawns, so that there is time for repeats.
+const SPAWNS_DEADLINE: Duration = Duration::from_millis(500);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(1);
 /// After these attempts the target asks the database.
 const SETTLE_TRIES: u32 = 5;
@@ -263,6 +265,32 @@ impl Calls {
                 backoff.wait().await;
             }
             None
+        });
+    }
+
+    /// Asks a zone to take these spawns.
+    pub(crate) fn give_spawns(&self, to: &Destination, spawns: &[SpawnState]) {
+        let mut client = self.zone(&to.grpc_address);
+        let numbers: Vec<u32> = spawns.iter().map(|spawn| spawn.number).collect();
+        let request = TakeSpawnsRequest {
+            from: Some(self.shared.node.id().into()),
+            space: to.space.0,
+            spawns: spawns.iter().map(convert::spawn).collect(),
+        };
+        self.spawn(async move {
+            let mut request = Request::new(request);
+            request.set_timeout(SPAWNS_DEADLINE);
+            let (answer, outcome) =
+                match tokio::time::timeout(SPAWNS_DEADLINE, client.take_spawns(request)).await {
+                    Ok(Ok(_)) => (SpawnsAnswer::Taken, "taken"),
+                    Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                        tracing::debug!(%status, "a zone did not take spawns");
+                        (SpawnsAnswer::Refused, "refused")
+                    }
+                    Ok(Err(_)) | Err(_) => (SpawnsAnswer::Unknown, "unknown"),
+                };
+            metrics::spawns_given(outcome, numbers.len());
+            Some(Command::SpawnsGiven { numbers, answer })
         });
     }
 

@@ -9,7 +9,8 @@ use shardkeep_rpc::{
     Malformed, session_id,
     zone::{
         AdmitReply, AdmitRequest, EvictReply, EvictRequest, MapSnapshot, ObserveRequest, OfferReply,
-        OfferRequest, PeerFrame, SettleReply, SettleRequest, TeleportReply, TeleportRequest,
+        OfferRequest, PeerFrame, SettleReply, SettleRequest, TakeSpawnsReply, TakeSpawnsRequest,
+        TeleportReply, TeleportRequest,
         zone_server::{Zone, ZoneServer},
     },
 };
@@ -139,6 +140,18 @@ impl Zone for ZoneService {
         let settlement = convert::settlement_from_proto(request)?;
         ask(&space, move |reply| Command::Settle { settlement, reply }).await?;
         Ok(Response::new(SettleReply {}))
+    }
+
+    async fn take_spawns(
+        &self,
+        request: Request<TakeSpawnsRequest>,
+    ) -> Result<Response<TakeSpawnsReply>, Status> {
+        let request = request.into_inner();
+        let space = self.space(SpaceId(request.space)).await?;
+        let spawns = request.spawns.iter().map(convert::spawn_from_proto);
+        let spawns = spawns.collect::<Result<Vec<_>, Malformed>>()?;
+        done(ask(&space, move |reply| Command::TakeSpawns { spawns, reply }).await?)?;
+        Ok(Response::new(TakeSpawnsReply {}))
     }
 
     type PeerStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;

@@ -50,7 +50,7 @@ impl Space {
     }
 
     /// The zone that owns a cell, if it can be called.
-    fn owner_of(&self, cell: CellId) -> Option<Destination> {
+    pub(super) fn owner_of(&self, cell: CellId) -> Option<Destination> {
         let owner = self.table.owner(cell).filter(|sector| !sector.grpc_address.is_empty())?;
         Some(Destination {
             space: cell.space,
@@ -60,7 +60,7 @@ impl Space {
         })
     }
 
-    fn is_here(&self, to: &Destination) -> bool {
+    pub(super) fn is_here(&self, to: &Destination) -> bool {
         to.space == self.id() && to.name == self.me.name && to.incarnation == self.me.incarnation
     }
 
@@ -170,13 +170,13 @@ impl Space {
 
     fn latest_state(&self, character: CharacterId) -> Option<LatestState> {
         let avatar = self.sim.avatar(character)?;
-        let mut own = avatar.own;
+        let (mut own, mut velocity) = (avatar.own, avatar.desired_velocity);
         if let Some(place) = self.journey(character) {
-            (own.position, own.velocity) = (place, (0, 0));
+            (own.position, velocity) = (place, (0, 0));
         }
         Some(LatestState {
             position: own.position,
-            velocity: (own.velocity.0.into(), own.velocity.1.into()),
+            velocity,
             facing: own.facing,
             health: own.health,
             last_input: own.last_input,
@@ -198,11 +198,10 @@ impl Space {
         let (Some(avatar), Some(player)) = (self.sim.avatar(character), self.players.get(character)) else {
             return;
         };
-        let mut own = avatar.own;
+        let (mut own, mut velocity) = (avatar.own, avatar.desired_velocity);
         if let Some(place) = self.journey(character) {
-            (own.position, own.velocity) = (place, (0, 0));
+            (own.position, velocity) = (place, (0, 0));
         }
-        let velocity = (i32::from(own.velocity.0), i32::from(own.velocity.1));
         let entering = EnteringAvatar {
             character,
             name: player.name.clone(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::{
+    command::SpawnsAnswer,
     payload::{OfferedAvatar, Settlement, SoftState},
     twin::bot::Heard,
 };
@@ -66,6 +67,7 @@ impl Twin {
             Happening::Resume(zone) => self.resume(zone),
             Happening::AdmitAgain(character) => self.admit(character),
             Happening::Fault => self.fault(),
+            Happening::MoveSectors => self.move_sectors(),
         }
     }
 
@@ -90,11 +92,40 @@ impl Twin {
                     CallBody::Admit(admission) => Command::Admit { admission, term: Term(1), reply },
                     CallBody::Offer(offered) => Command::Offer { offered, reply },
                     CallBody::Settle(settlement) => Command::Settle { settlement, reply },
+                    CallBody::TakeSpawns(spawns) => Command::TakeSpawns { spawns, reply },
                 };
                 space.command(now, command);
             }
         }
         self.carry_out(zone);
+        self.watch_creatures(zone);
+    }
+
+    /// A creature keeps its wounds, also when its sector moves. Only the crash of a zone may heal it.
+    fn watch_creatures(&mut self, zone: usize) {
+        let Some(space) = self.zones[zone].space.as_ref().filter(|_| !self.setup.failures) else { return };
+        for spawn in space.spawns() {
+            let Some(creature) = spawn.creature else { continue };
+            let key = (spawn.number, spawn.generation);
+            let before = *self.creatures.entry(key).or_insert(creature.health);
+            if creature.health > before {
+                let healed = (before, creature.health);
+                self.faults.push(format!("creature {key:?} was healed: {healed:?} in zone {zone}"));
+            }
+            self.hurt_after_move += u64::from(self.moved > 0 && creature.health < 60);
+            self.creatures.insert(key, creature.health);
+        }
+    }
+
+    fn move_sectors(&mut self) {
+        if self.quiet {
+            return;
+        }
+        self.happen_in(2_500_000, Happening::MoveSectors);
+        self.moved += 1;
+        if self.is_alive(0) || self.is_alive(1) {
+            self.publish_halves();
+        }
     }
 
     /// Answers what has arrived, and carries out the effects.
@@ -144,6 +175,7 @@ impl Twin {
             }
             Effect::Offer { to, offered } => self.offer(zone, &to.name, to.incarnation, offered),
             Effect::Settle { to, settlement } => self.settle(&to.name, to.incarnation, &settlement),
+            Effect::GiveSpawns { to, spawns } => self.give_spawns(zone, &to.name, to.incarnation, spawns),
             Effect::Frame { zone: to, frame } => {
                 let (from, lost) = (zone_name(zone), self.chance(self.setup.loss_percent));
                 if let Some(to) = self.zone_named(&to).filter(|_| !lost) {
@@ -240,6 +272,27 @@ impl Twin {
         }
     }
 
+    fn give_spawns(&mut self, zone: usize, to: &str, incarnation: u64, spawns: Vec<SpawnState>) {
+        let numbers: Vec<u32> = spawns.iter().map(|spawn| spawn.number).collect();
+        let source = self.zones[zone].incarnation;
+        let from = Caller::Spawns { zone, incarnation: source, numbers: numbers.clone() };
+        let timeout = Delivery::Command(Command::SpawnsGiven { numbers, answer: SpawnsAnswer::Unknown });
+        let timeout = Happening::Zone { zone, incarnation: source, delivery: timeout };
+        self.happen_in(SPAWNS_TIMEOUT_US, timeout);
+        if self.chance(self.setup.loss_percent) {
+            return;
+        }
+        if let Some(to) = self.zone_named(to) {
+            let delay = self.delay();
+            let mut spawns = spawns;
+            if self.setup.without_creatures {
+                spawns.iter_mut().for_each(|spawn| spawn.creature = None);
+            }
+            let delivery = Delivery::Call { from, command: CallBody::TakeSpawns(spawns) };
+            self.happen_in(delay, Happening::Zone { zone: to, incarnation, delivery });
+        }
+    }
+
     fn settle(&mut self, to: &str, incarnation: u64, settlement: &Settlement) {
         let Some(to) = self.zone_named(to) else { return };
         let copies = 1 + usize::from(self.chance(self.setup.loss_percent));
@@ -263,6 +316,15 @@ impl Twin {
                 let event = if answer.is_ok() { SourceEvent::Accepted } else { SourceEvent::Refused };
                 let delay = self.delay();
                 let delivery = Delivery::Command(Command::Handover { character, epoch, event });
+                self.happen_in(delay, Happening::Zone { zone: source, incarnation, delivery });
+            }
+            (Some(Caller::Spawns { zone: source, incarnation, numbers }), Answer::Done(answer)) => {
+                if self.chance(self.setup.loss_percent) {
+                    return;
+                }
+                let delay = self.delay();
+                let answer = if answer.is_ok() { SpawnsAnswer::Taken } else { SpawnsAnswer::Refused };
+                let delivery = Delivery::Command(Command::SpawnsGiven { numbers, answer });
                 self.happen_in(delay, Happening::Zone { zone: source, incarnation, delivery });
             }
             (Some(Caller::World(character)), Answer::Admitted(answer)) => match answer {
@@ -410,9 +472,27 @@ impl Twin {
         self.publish_halves();
     }
 
+    /// Each spawn must live in the zone that owns its home, and nowhere else.
+    fn misplaced_spawns(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for spawn in &map().spawns {
+            let home = spawn.home.in_space(SpaceId::FIRST, Default::default()).cell();
+            let owner = self.table.owner(home).map(|sector| (sector.zone.clone(), sector.incarnation));
+            for zone in 0..self.zones.len() {
+                let spawns = self.zones[zone].space.as_ref().map(Space::spawns).unwrap_or_default();
+                let lives = spawns.iter().any(|state| state.number == spawn.number);
+                if lives != (owner.as_ref() == Some(&self.owner(zone))) {
+                    found.push(format!("spawn {} in zone {zone}: {lives}, owner {owner:?}", spawn.number));
+                }
+            }
+        }
+        found
+    }
+
     /// The state in which a run must end: each avatar plays in the zone that owns it, and no other has it.
     pub(super) fn check_end(&mut self) {
         let mut found = self.database.violations.clone();
+        found.extend(self.misplaced_spawns());
         for (session, bound) in &self.sessions {
             let character = bound.character;
             let (owner, epoch) = self.database.owner(character);
