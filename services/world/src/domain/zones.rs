@@ -144,8 +144,8 @@ impl Zones {
     }
 
     /// The zones that are not dead, also those without sectors.
-    pub(crate) fn alive(&self) -> impl Iterator<Item = &InstanceId> {
-        self.all.iter().filter(|zone| !zone.is(Health::Gone)).map(ZoneView::id)
+    pub(crate) fn alive(&self) -> impl Iterator<Item = &ZoneView> {
+        self.all.iter().filter(|zone| !zone.is(Health::Gone))
     }
 
     pub(crate) fn is_alive(&self, id: &InstanceId) -> bool {

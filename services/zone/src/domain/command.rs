@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use shardkeep_sim::{HardChange, Intent, Item, Outcome, SpawnState};
+use shardkeep_sim::{HardChange, Intent, Item, Outcome};
 use shardkeep_types::{CellRect, CharacterId, Epoch, Position, Term};
 
 use crate::domain::{
     handover::SourceEvent,
+    mirror::Snapshot,
     partition::Table,
     payload::{Admission, Frame, OfferedAvatar, ReplyTo, Settlement, StoredAvatar},
 };
@@ -58,9 +59,9 @@ pub(crate) enum Command {
         zone: String,
         frame: Box<Frame>,
     },
-    /// Another zone gives spawns away.
-    TakeSpawns {
-        spawns: Vec<SpawnState>,
+    /// Another zone gives spawns away, or what a dead zone had.
+    TakeSnapshot {
+        snapshot: Snapshot,
         reply: ReplyTo,
     },
     /// The zone that owns the homes of these spawns has taken them, or not.

@@ -7,8 +7,11 @@ use shardkeep_sim::{EntityView, Perception, SpawnState};
 use shardkeep_types::{CellRect, CharacterId, Epoch, GroupKey, Position, SessionId};
 use shardkeep_wire::payload::ErrorCode;
 
-use crate::domain::payload::{
-    Destination, Fences, Frame, Job, OfferedAvatar, PresenceReport, ReplyTo, Settlement, SoftState,
+use crate::domain::{
+    mirror::Snapshot,
+    payload::{
+        Destination, Fences, Frame, Job, OfferedAvatar, PresenceReport, ReplyTo, Settlement, SoftState,
+    },
 };
 
 #[derive(Debug)]
@@ -87,6 +90,11 @@ pub(crate) enum Effect {
     GiveSpawns {
         to: Destination,
         spawns: Vec<SpawnState>,
+    },
+    /// For the buddy, which gives it to others if this zone dies.
+    Mirror {
+        to: Destination,
+        snapshot: Snapshot,
     },
     OpenNeighbour {
         zone: String,

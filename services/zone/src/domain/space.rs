@@ -33,9 +33,10 @@ use crate::{
         effect::{Answer, CommandError, Effect, Observation},
         handover::{Arrival, HandedOver},
         lost_spawns::LostSpawns,
+        mirror::AvatarSnapshot,
         outbox::Outbox,
         partition::Table,
-        payload::{Frame, ReplyTo},
+        payload::{Destination, Frame, ReplyTo},
         players::{Player, Players},
         presence::Presence,
         publish,
@@ -92,6 +93,11 @@ pub(crate) struct Space {
     spawn_waits: Vec<(CellRect, Instant)>,
     populating: Vec<spawns::Populating>,
     lost_spawns: LostSpawns,
+    /// Avatars of dead zones, which the world may give to this zone, and until when.
+    remembered: HashMap<CharacterId, (AvatarSnapshot, Instant)>,
+    next_snapshot: Instant,
+    /// The zone that has got the last snapshot.
+    buddy: Option<Destination>,
     presence: Presence,
     /// When the AI got the last perceptions. `None` without an AI.
     perceived_at: Option<Instant>,
@@ -133,6 +139,9 @@ impl Space {
             spawn_waits: Vec::new(),
             populating: Vec::new(),
             lost_spawns: LostSpawns::default(),
+            remembered: HashMap::new(),
+            next_snapshot: now,
+            buddy: None,
             presence: Presence::default(),
             perceived_at: None,
             saving: SaveSchedule::new(now + config.save_interval),
@@ -230,8 +239,8 @@ impl Space {
                 self.apply(Input::Ground { cells, items });
                 self.populate_soon(cells, generations);
             }
-            Command::TakeSpawns { spawns, reply } => {
-                let answer = self.take_spawns(spawns);
+            Command::TakeSnapshot { snapshot, reply } => {
+                let answer = self.take_snapshot(snapshot);
                 self.reply_to(reply, Answer::Done(answer));
             }
             Command::SpawnsGiven { numbers, answer } => self.lost_spawns.answered(now, &numbers, answer),
@@ -261,6 +270,7 @@ impl Space {
         self.advance_arrivals();
         self.advance_leaving();
         self.advance_spawns();
+        self.send_snapshot();
         self.save_soft_state();
         self.answer();
         self.effects.extend(self.border.frames(self.tick, &self.sim, &self.table, &self.me));

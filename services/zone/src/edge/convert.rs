@@ -18,7 +18,8 @@ use shardkeep_types::{
 };
 
 use crate::domain::{
-    partition::{Sector, SpaceInfo, Table},
+    mirror::{AvatarSnapshot, Snapshot},
+    partition::{Sector, SpaceInfo, Table, ZoneName},
     payload::{
         Admission, Frame, LatestState, OfferedAvatar, PresenceReport, Present, Settlement, SoftState,
         StoredAvatar,
@@ -261,7 +262,7 @@ pub(crate) fn frame_from_proto(frame: peer::PeerFrame) -> (Frame, usize) {
     (decoded, malformed)
 }
 
-pub(crate) fn spawn(spawn: &SpawnState) -> peer::Spawn {
+fn spawn(spawn: &SpawnState) -> peer::Spawn {
     let creature = spawn.creature.map(|creature| {
         let (x_mm, y_mm, speed) = match creature.goal {
             Goal::Move { x_mm, y_mm, speed } => (x_mm, y_mm, speed),
@@ -297,7 +298,7 @@ pub(crate) fn spawn(spawn: &SpawnState) -> peer::Spawn {
     }
 }
 
-pub(crate) fn spawn_from_proto(spawn: &peer::Spawn) -> Result<SpawnState, Malformed> {
+fn spawn_from_proto(spawn: &peer::Spawn) -> Result<SpawnState, Malformed> {
     let creature = |creature: &peer::Creature| {
         let goal = match (creature.goal_target, creature.goal_speed_mm_s) {
             (0, 0) => Goal::Idle,
@@ -362,7 +363,46 @@ pub(crate) fn table(table: world::Partition) -> Result<Table, Malformed> {
         epoch: table.epoch,
         sectors: table.sectors.into_iter().map(sector).collect::<Result<_, Malformed>>()?,
         spaces: table.spaces.into_iter().map(space).collect(),
-        alive: table.alive.into_iter().map(|zone| (zone.name, zone.incarnation)).collect(),
+        alive: table.alive.into_iter().filter_map(live_zone).collect(),
+    })
+}
+
+fn live_zone(live: world::LiveZone) -> Option<(ZoneName, String)> {
+    let zone = live.zone?;
+    Some(((zone.name, zone.incarnation), live.grpc_address))
+}
+
+pub(crate) fn snapshot(from: &InstanceId, space: SpaceId, snapshot: &Snapshot) -> peer::MirrorRequest {
+    peer::MirrorRequest {
+        from: Some(from.into()),
+        space: space.0,
+        spawns: snapshot.spawns.iter().map(spawn).collect(),
+        avatars: snapshot.avatars.iter().map(avatar_snapshot).collect(),
+    }
+}
+
+fn avatar_snapshot(avatar: &AvatarSnapshot) -> peer::AvatarSnapshot {
+    peer::AvatarSnapshot {
+        character: avatar.character.0,
+        epoch: avatar.epoch.0,
+        state: Some(latest_state(avatar.state)),
+    }
+}
+
+pub(crate) fn snapshot_from_proto(
+    spawns: &[peer::Spawn],
+    avatars: Vec<peer::AvatarSnapshot>,
+) -> Result<Snapshot, Malformed> {
+    let avatar = |avatar: peer::AvatarSnapshot| {
+        Ok(AvatarSnapshot {
+            character: avatar.character.into(),
+            epoch: Epoch(avatar.epoch),
+            state: latest_state_from_proto(avatar.state.ok_or_else(|| Malformed::missing("state"))?)?,
+        })
+    };
+    Ok(Snapshot {
+        spawns: spawns.iter().map(spawn_from_proto).collect::<Result<_, Malformed>>()?,
+        avatars: avatars.into_iter().map(avatar).collect::<Result<_, Malformed>>()?,
     })
 }
 

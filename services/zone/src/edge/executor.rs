@@ -126,7 +126,8 @@ impl Executor {
             Effect::Offer { to, offered } => calls.offer(&to, &offered),
             Effect::Transfer { to, state } => calls.transfer(&to, state),
             Effect::Settle { to, settlement } => calls.settle(&to, settlement),
-            Effect::GiveSpawns { to, spawns } => calls.give_spawns(&to, &spawns),
+            Effect::GiveSpawns { to, spawns } => calls.give_spawns(&to, spawns),
+            Effect::Mirror { to, snapshot } => calls.mirror(&to, &snapshot),
             Effect::OpenNeighbour { zone, grpc_address } => self.neighbours.open(calls, zone, &grpc_address),
             Effect::CloseNeighbour { zone } => self.neighbours.close(&zone),
             Effect::Frame { zone, frame } => {

@@ -6,7 +6,7 @@ use shardkeep_daemon::Running;
 use shardkeep_rpc::{
     common::Position,
     dbcache::{Character, db_cache_server::DbCacheServer},
-    world::{Partition, Sector, Space, world_server::WorldServer},
+    world::{LiveZone, Partition, Sector, Space, world_server::WorldServer},
     zone::{AdmitRequest, zone_client::ZoneClient},
 };
 use shardkeep_testkit::{FakeCluster, FakeDatabase, FakeGatewayLink, FakeWorld};
@@ -60,7 +60,7 @@ impl Cluster {
             let zone = self.members.registry.wait_until_up(name).await;
             let cells =
                 CellRect { space: SpaceId(1), x0: column * width, y0: 0, x1: (column + 1) * width, y1: 32 };
-            alive.extend(zone.id.clone());
+            alive.push(LiveZone { zone: zone.id.clone(), grpc_address: zone.grpc_address.clone() });
             sectors.push(Sector {
                 cells: Some(cells.into()),
                 zone: (*name).to_owned(),

@@ -30,7 +30,8 @@ use crate::{
         command::Command,
         effect::{Answer, Effect},
         handover::SourceEvent,
-        partition::{Sector, Table},
+        mirror::{Mirror, Snapshot},
+        partition::{Sector, SpaceInfo, Table},
         payload::{Admission, ReplyTo, StoredAvatar},
         space::{Space, Surroundings},
     },
@@ -42,6 +43,8 @@ const OFFER_TIMEOUT_US: u64 = 1_000_000;
 /// How long the world waits before it replaces a zone that does not answer.
 const DETECTION_US: u64 = 1_000_000;
 const SPAWNS_TIMEOUT_US: u64 = 500_000;
+/// The age of a snapshot: its interval, a tick, and the delay of the message.
+const SNAPSHOT_AGE_US: u64 = 1_060_000;
 const RETRY_US: u64 = 200_000;
 /// The map: four cells in a row. The border is in the middle.
 const CELLS: u16 = 4;
@@ -57,6 +60,8 @@ pub(super) struct Setup {
     pub(super) loss_percent: u32,
     /// Zones are killed and stopped.
     pub(super) failures: bool,
+    /// Zones are killed and never stopped.
+    pub(super) kills_only: bool,
     /// Sectors move between living zones.
     pub(super) moves: bool,
     pub(super) bots: u64,
@@ -104,7 +109,7 @@ enum CallBody {
     Admit(Box<Admission>),
     Offer(Box<crate::domain::payload::OfferedAvatar>),
     Settle(crate::domain::payload::Settlement),
-    TakeSpawns(Vec<SpawnState>),
+    TakeSnapshot(Snapshot),
 }
 
 /// Something that happens at a virtual time.
@@ -144,6 +149,11 @@ enum Happening {
     Resume(usize),
     AdmitAgain(CharacterId),
     Fault,
+    Mirrored {
+        to: usize,
+        from: Owner,
+        snapshot: Snapshot,
+    },
     MoveSectors,
 }
 
@@ -160,6 +170,8 @@ enum Request {
 struct Zone {
     incarnation: u64,
     space: Option<Space>,
+    /// The snapshots that it keeps for the other zone.
+    mirror: Mirror,
     /// Deliveries that wait because the process is stopped.
     stopped: Option<VecDeque<Delivery>>,
     callers: BTreeMap<ReplyTo, Caller>,
@@ -200,8 +212,12 @@ pub(super) struct Twin {
     pub(super) faults: Vec<String>,
     /// The number of times that sectors have moved. It determines who owns which half.
     moved: usize,
-    /// The least health of each creature that was seen, by spawn and generation.
-    creatures: BTreeMap<(u32, u64), u32>,
+    /// The health of each creature, by spawn and generation, and when it was seen.
+    creatures: BTreeMap<(u32, u64), Vec<(u64, u32)>>,
+    /// When a zone was killed last.
+    killed_at_us: Option<u64>,
+    /// How often a snapshot brought back an earlier health.
+    pub(super) restored: u64,
     /// Creatures that were seen hurt after a move of their sector.
     pub(super) hurt_after_move: u64,
     quiet: bool,
@@ -219,6 +235,13 @@ fn map() -> Arc<Map> {
         map.spawns.push(SpawnPoint { number, template: template::BOAR, home });
     }
     Arc::new(map)
+}
+
+impl Setup {
+    /// With lost calls a snapshot may be older, and a stopped zone continues with its own old state.
+    fn watches_creatures(&self) -> bool {
+        !self.failures || self.kills_only && self.loss_percent == 0
+    }
 }
 
 impl Twin {
@@ -243,6 +266,8 @@ impl Twin {
             faults: Vec::new(),
             moved: 0,
             creatures: BTreeMap::new(),
+            killed_at_us: None,
+            restored: 0,
             hurt_after_move: 0,
             quiet: false,
             traced: std::env::var_os("SHARDKEEP_TWIN_TRACE").is_some(),
@@ -251,6 +276,7 @@ impl Twin {
             twin.zones.push(Zone {
                 incarnation: 0,
                 space: None,
+                mirror: Mirror::default(),
                 stopped: None,
                 callers: BTreeMap::new(),
                 last_reply: 0,
@@ -377,10 +403,13 @@ impl Twin {
         };
         let sectors = vec![sector(0), sector(1)];
         let epoch = self.table.epoch + 1;
-        let zones = alive.iter().map(|zone| self.owner(*zone)).collect();
-        let (term, spaces) = (Term(1), BTreeMap::new());
+        let zones = alive.iter().map(|zone| (self.owner(*zone), zone_name(*zone))).collect();
+        let info = SpaceInfo { map: "twin".into(), closing: false };
+        let (term, spaces) = (Term(1), BTreeMap::from([(SpaceId::FIRST, info)]));
         self.table = Arc::new(Table { term, epoch, sectors, spaces, alive: zones });
         for zone in alive {
+            let orphans = self.zones[zone].mirror.orphans(&self.table, |_| Some(Map::clone(&map())));
+            self.give_orphans(orphans);
             self.send_to_zone(zone, Delivery::Command(Command::Partition(self.table.clone())));
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::{
     command::SpawnsAnswer,
-    payload::{OfferedAvatar, Settlement, SoftState},
+    payload::{Destination, OfferedAvatar, Settlement, SoftState},
     twin::bot::Heard,
 };
 
@@ -67,6 +67,9 @@ impl Twin {
             Happening::Resume(zone) => self.resume(zone),
             Happening::AdmitAgain(character) => self.admit(character),
             Happening::Fault => self.fault(),
+            Happening::Mirrored { to, from, snapshot } => {
+                self.zones[to].mirror.keep(from, SpaceId::FIRST, snapshot);
+            }
             Happening::MoveSectors => self.move_sectors(),
         }
     }
@@ -92,7 +95,7 @@ impl Twin {
                     CallBody::Admit(admission) => Command::Admit { admission, term: Term(1), reply },
                     CallBody::Offer(offered) => Command::Offer { offered, reply },
                     CallBody::Settle(settlement) => Command::Settle { settlement, reply },
-                    CallBody::TakeSpawns(spawns) => Command::TakeSpawns { spawns, reply },
+                    CallBody::TakeSnapshot(snapshot) => Command::TakeSnapshot { snapshot, reply },
                 };
                 space.command(now, command);
             }
@@ -101,19 +104,30 @@ impl Twin {
         self.watch_creatures(zone);
     }
 
-    /// A creature keeps its wounds, also when its sector moves. Only the crash of a zone may heal it.
+    /// A creature keeps its wounds, also when its sector moves. The death of a zone brings back the state of its last
+    /// snapshot, and no older one.
     fn watch_creatures(&mut self, zone: usize) {
-        let Some(space) = self.zones[zone].space.as_ref().filter(|_| !self.setup.failures) else { return };
+        let Some(space) = self.zones[zone].space.as_ref().filter(|_| self.setup.watches_creatures()) else {
+            return;
+        };
+        let killed_at_us = self.killed_at_us.unwrap_or(u64::MAX);
+        let oldest_us = killed_at_us.min(self.now_us).saturating_sub(SNAPSHOT_AGE_US);
         for spawn in space.spawns() {
             let Some(creature) = spawn.creature else { continue };
             let key = (spawn.number, spawn.generation);
-            let before = *self.creatures.entry(key).or_insert(creature.health);
-            if creature.health > before {
+            let seen = self.creatures.entry(key).or_default();
+            let restores = self.killed_at_us.is_some();
+            let known = seen.iter().rev().take_while(|(at, _)| restores && *at >= oldest_us);
+            let before = seen.last().map_or(creature.health, |(_, health)| *health);
+            if creature.health > before && !known.into_iter().any(|(_, health)| *health == creature.health) {
                 let healed = (before, creature.health);
                 self.faults.push(format!("creature {key:?} was healed: {healed:?} in zone {zone}"));
             }
+            if creature.health > before {
+                self.restored += 1;
+            }
             self.hurt_after_move += u64::from(self.moved > 0 && creature.health < 60);
-            self.creatures.insert(key, creature.health);
+            seen.push((self.now_us, creature.health));
         }
     }
 
@@ -176,6 +190,7 @@ impl Twin {
             Effect::Offer { to, offered } => self.offer(zone, &to.name, to.incarnation, offered),
             Effect::Settle { to, settlement } => self.settle(&to.name, to.incarnation, &settlement),
             Effect::GiveSpawns { to, spawns } => self.give_spawns(zone, &to.name, to.incarnation, spawns),
+            Effect::Mirror { to, snapshot } => self.mirror(zone, &to.name, snapshot),
             Effect::Frame { zone: to, frame } => {
                 let (from, lost) = (zone_name(zone), self.chance(self.setup.loss_percent));
                 if let Some(to) = self.zone_named(&to).filter(|_| !lost) {
@@ -288,8 +303,34 @@ impl Twin {
             if self.setup.without_creatures {
                 spawns.iter_mut().for_each(|spawn| spawn.creature = None);
             }
-            let delivery = Delivery::Call { from, command: CallBody::TakeSpawns(spawns) };
+            let snapshot = Snapshot { spawns, avatars: Vec::new() };
+            let delivery = Delivery::Call { from, command: CallBody::TakeSnapshot(snapshot) };
             self.happen_in(delay, Happening::Zone { zone: to, incarnation, delivery });
+        }
+    }
+
+    /// The next snapshot replaces a lost one.
+    fn mirror(&mut self, zone: usize, to: &str, snapshot: Snapshot) {
+        if self.chance(self.setup.loss_percent) {
+            return;
+        }
+        if let Some(to) = self.zone_named(to) {
+            let (from, delay) = (self.owner(zone), self.delay());
+            self.happen_in(delay, Happening::Mirrored { to, from, snapshot });
+        }
+    }
+
+    /// A zone repeats the call until the heirs have answered. The first call may come before they know their sectors.
+    pub(super) fn give_orphans(&mut self, orphans: Vec<(Destination, Snapshot)>) {
+        for (to, snapshot) in orphans {
+            let Some(zone) = self.zone_named(&to.name) else { continue };
+            for attempt in 0..3 {
+                let delay = self.delay() + attempt * RETRY_US;
+                let command = CallBody::TakeSnapshot(snapshot.clone());
+                let delivery = Delivery::Call { from: Caller::Nobody, command };
+                let incarnation = to.incarnation;
+                self.happen_in(delay, Happening::Zone { zone, incarnation, delivery });
+            }
         }
     }
 
@@ -439,8 +480,10 @@ impl Twin {
         let zone = self.random.within(0, 1) as usize;
         let incarnation = self.zones[zone].incarnation;
         let lasts = u64::from(self.random.within(200, 2_500)) * 1_000;
-        if self.chance(50) {
+        if self.setup.kills_only || self.chance(50) {
             self.zones[zone].space = None;
+            self.zones[zone].mirror = Mirror::default();
+            self.killed_at_us = Some(self.now_us);
             self.happen_in(DETECTION_US, Happening::Replace { zone, incarnation });
             self.happen_in(DETECTION_US + lasts, Happening::Restart(zone));
         } else {

@@ -5,6 +5,7 @@ const CALM: Setup = Setup {
     delay_us: 2_000,
     loss_percent: 0,
     failures: false,
+    kills_only: false,
     moves: false,
     without_creatures: false,
     bots: 6,
@@ -54,6 +55,17 @@ fn creatures_keep_their_wounds_when_sectors_move() {
         hurt += twin.hurt_after_move;
     }
     assert!(hurt > 1_000, "{hurt} sightings of wounded creatures");
+}
+
+#[test]
+fn creatures_of_killed_zone_return_as_in_the_last_snapshot() {
+    let mut restored = 0;
+    for seed in 0..20 {
+        let twin = run(Setup { seed, failures: true, kills_only: true, ..CALM });
+        assert_eq!(twin.faults, Vec::<String>::new(), "seed {seed}");
+        restored += twin.restored;
+    }
+    assert!(restored > 0, "no creature lost a wound of the last second");
 }
 
 #[test]
