@@ -16,7 +16,7 @@ use crate::domain::{
 };
 
 /// How long a zone may be disconnected from the world before it counts as dead, even if the registry lists it as up.
-const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
+const DISCONNECT_GRACE: Duration = Duration::from_millis(1_200);
 
 pub(crate) struct Zones {
     /// The layout of a world that has none yet.

@@ -110,7 +110,7 @@ impl SharedCalls {
             match tokio::time::timeout(SNAPSHOT_DEADLINE, client.take_snapshot(request)).await {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(status)) => {
-                    tracing::debug!(%status, "a zone did not take a snapshot");
+                    not_taken(&status);
                     Err(status.code())
                 }
                 Err(_) => Err(Code::DeadlineExceeded),
@@ -344,6 +344,9 @@ impl Calls {
         let request = convert::snapshot(self.shared.node.id(), to.space, snapshot);
         self.spawn(async move {
             let sent = tokio::time::timeout(SNAPSHOT_DEADLINE, client.mirror(request)).await;
+            if let Ok(Err(status)) = &sent {
+                not_taken(status);
+            }
             metrics::mirrored(if matches!(sent, Ok(Ok(_))) { "sent" } else { "failed" });
             drop(permit);
             None
@@ -373,6 +376,15 @@ impl Calls {
                 }
             }
         });
+    }
+}
+
+/// Zones come and go, and learn of the partition at different times. Anything else is a fault.
+fn not_taken(status: &Status) {
+    if matches!(status.code(), Code::Unavailable | Code::FailedPrecondition | Code::DeadlineExceeded) {
+        tracing::debug!(%status, "a zone did not take a snapshot");
+    } else {
+        tracing::error!(%status, "a zone did not take a snapshot");
     }
 }
 
