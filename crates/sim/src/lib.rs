@@ -40,3 +40,4 @@ pub use ring::Ring;
 pub use shardkeep_types::Random;
 pub use sim::{AvatarView, Counts, EntityView, Sim};
 pub use template::Stack;
+pub use tick::Stage;
