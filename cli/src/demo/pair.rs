@@ -141,42 +141,24 @@ impl Pair {
         Ok(())
     }
 
-    /// Walks along the lane, and measures the hand-over: from crossing the border to standing in the other zone.
+    /// Walks along the lane. When the way crosses the border, measures the longest time between two positions of the own
+    /// avatar, as the client receives them.
     async fn walk(&self, bot: &mut Bot, border: i32, x: i32, y: i32) -> Result<()> {
         let from = bot.observer.zone();
         let start = bot.player.with_view(View::position).context("no position yet")?;
         let crosses = (start.x_mm < border) != (x < border);
-        let walking = bot.player.move_to(x, y, WALK_TIMEOUT);
         if !crosses || from.is_empty() {
-            walking.await?;
+            bot.player.move_to(x, y, WALK_TIMEOUT).await?;
             return Ok(());
         }
-        let east = x > border;
-        let crossing = async {
-            let mut changes = bot.player.changes();
-            loop {
-                let beyond =
-                    bot.player.with_view(View::position).is_some_and(|at| (at.x_mm >= border) == east);
-                if beyond {
-                    return anyhow::Ok(Instant::now());
-                }
-                changes.changed().await.context("the session is over")?;
+        let longest = longest_stop(bot, x, y).await?;
+        match timeout(WALK_TIMEOUT, bot.observer.placed_in_other_zone(&from)).await {
+            Ok(placed) => {
+                placed?;
+                self.stats.record_time(Step::BorderStop, longest);
             }
-        };
-        let mut observer = bot.observer.clone();
-        let hand_over = async {
-            let placed = observer.placed_in_other_zone(&from);
-            let (crossed, placed) =
-                tokio::try_join!(crossing, async { Ok(timeout(WALK_TIMEOUT, placed).await) })?;
-            let (_, placed) = placed.context("no other zone took the avatar")??;
-            anyhow::Ok(placed.saturating_duration_since(crossed))
-        };
-        let (arrived, hand_over) = tokio::join!(walking, hand_over);
-        match hand_over {
-            Ok(time) => self.stats.record_time(Step::HandOver, time),
-            Err(error) => self.stats.record_failure(Step::HandOver, &error),
+            Err(_) => self.stats.record_failure(Step::BorderStop, &"no other zone took the avatar"),
         }
-        arrived?;
         Ok(())
     }
 
@@ -246,6 +228,33 @@ impl Pair {
             }
         }
         result
+    }
+}
+
+/// Walks to a place, and returns the longest time without a new position on the way.
+async fn longest_stop(bot: &Bot, x: i32, y: i32) -> Result<Duration> {
+    let mut changes = bot.player.changes();
+    let mut longest = Duration::ZERO;
+    let mut last = None;
+    let walking = bot.player.move_to(x, y, WALK_TIMEOUT);
+    tokio::pin!(walking);
+    loop {
+        tokio::select! {
+            arrived = &mut walking => {
+                arrived?;
+                return Ok(longest);
+            }
+            changed = changes.changed() => changed.context("the session is over")?,
+        }
+        let (here, now) = (bot.player.with_view(View::position), Instant::now());
+        match last {
+            Some((before, _)) if before == here => {}
+            Some((_, since)) => {
+                longest = longest.max(now.saturating_duration_since(since));
+                last = Some((here, now));
+            }
+            None => last = Some((here, now)),
+        }
     }
 }
 

@@ -56,7 +56,6 @@ struct Observations {
     /// The last chat lines.
     chat_received: Vec<String>,
     zone: String,
-    placed_at: Option<Instant>,
     lost_at: Option<Instant>,
     ended: Option<SessionEnd>,
 }
@@ -86,11 +85,10 @@ impl PlayerObserver {
         .await
     }
 
-    /// Waits until the avatar is in another zone than `from`. Returns the zone and when the message arrived.
-    pub async fn placed_in_other_zone(&mut self, from: &str) -> Result<(String, Instant)> {
+    /// Waits until the avatar is in another zone than `from`.
+    pub async fn placed_in_other_zone(&mut self, from: &str) -> Result<()> {
         self.wait_until(|observations| {
-            let moved = !observations.zone.is_empty() && observations.zone != from;
-            moved.then(|| observations.placed_at.map(|at| (observations.zone.clone(), at))).flatten()
+            (!observations.zone.is_empty() && observations.zone != from).then_some(())
         })
         .await
     }
@@ -195,7 +193,6 @@ fn observe(observations: &mut Observations, game_event: GameEvent, stats: &Stats
         }
         GameEvent::Placed(placed) => {
             observations.zone = placed.zone;
-            observations.placed_at = Some(Instant::now());
         }
         GameEvent::Lost => observations.lost_at = Some(Instant::now()),
         GameEvent::Resumed { .. } => {

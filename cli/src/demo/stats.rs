@@ -24,7 +24,7 @@ pub enum Step {
     Chat,
     Trade,
     PickUp,
-    HandOver,
+    BorderStop,
     RoundTrip,
     Resume,
 }
@@ -40,7 +40,7 @@ impl Step {
         Self::Chat,
         Self::Trade,
         Self::PickUp,
-        Self::HandOver,
+        Self::BorderStop,
         Self::RoundTrip,
         Self::Resume,
     ];
@@ -57,7 +57,7 @@ impl Step {
             Self::Chat => "chat",
             Self::Trade => "trade",
             Self::PickUp => "pick_up",
-            Self::HandOver => "hand_over",
+            Self::BorderStop => "border_stop",
             Self::RoundTrip => "round_trip",
             Self::Resume => "resume",
         }
@@ -76,7 +76,7 @@ impl fmt::Display for Step {
             Self::Chat => "chat heard by a neighbour",
             Self::Trade => "trade",
             Self::PickUp => "dropped, seen and picked up",
-            Self::HandOver => "hand-over",
+            Self::BorderStop => "longest stop at the border",
             Self::RoundTrip => "round trip",
             Self::Resume => "resume",
         })

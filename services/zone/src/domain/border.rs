@@ -267,6 +267,7 @@ mod tests {
     use shardkeep_types::{DaemonKind, Position, SpaceId};
 
     use super::*;
+    use crate::domain::partition::Sectors;
 
     fn seen(entity: u64, vx: i32) -> EntityView {
         let state = GhostState {
@@ -339,11 +340,11 @@ mod tests {
             grpc_address: "somewhere".into(),
         };
         let table = |incarnation| Table {
-            sectors: vec![
+            sectors: Sectors::from_iter([
                 sector("zone-1", 1, 0),
                 sector("zone-2", incarnation, 1),
                 sector("zone-2", incarnation, 2),
-            ],
+            ]),
             ..Table::default()
         };
         let mut border = Border::default();

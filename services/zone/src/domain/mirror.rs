@@ -79,7 +79,7 @@ mod tests {
     use shardkeep_types::{CellRect, Position};
 
     use super::*;
-    use crate::domain::partition::{Sector, SpaceInfo};
+    use crate::domain::partition::{Sector, Sectors, SpaceInfo};
 
     fn table(alive: &[&str]) -> Table {
         let sector = |zone: &str, x0| Sector {
@@ -91,7 +91,7 @@ mod tests {
         };
         let meadow = SpaceInfo { map: "meadow".into(), closing: false };
         Table {
-            sectors: vec![sector("zone-2", 0), sector("zone-3", 16)],
+            sectors: Sectors::from_iter([sector("zone-2", 0), sector("zone-3", 16)]),
             spaces: BTreeMap::from([(SpaceId(1), meadow)]),
             alive: alive.iter().map(|zone| (((*zone).to_owned(), 1), String::new())).collect(),
             ..Table::default()

@@ -32,10 +32,34 @@ pub(crate) struct SpaceInfo {
 pub(crate) struct Table {
     pub(crate) term: Term,
     pub(crate) epoch: u64,
-    pub(crate) sectors: Vec<Sector>,
+    pub(crate) sectors: Sectors,
     pub(crate) spaces: BTreeMap<SpaceId, SpaceInfo>,
     /// The zones that are not dead, with their addresses.
     pub(crate) alive: BTreeMap<ZoneName, String>,
+}
+
+/// Sectors by space: most questions are about one space, and there may be thousands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Sectors(BTreeMap<SpaceId, Vec<Sector>>);
+
+impl Sectors {
+    fn of_space(&self, space: SpaceId) -> impl Iterator<Item = &Sector> {
+        self.0.get(&space).into_iter().flatten()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Sector> {
+        self.0.values().flatten()
+    }
+}
+
+impl FromIterator<Sector> for Sectors {
+    fn from_iter<T: IntoIterator<Item = Sector>>(sectors: T) -> Self {
+        let mut by_space: BTreeMap<SpaceId, Vec<Sector>> = BTreeMap::new();
+        for sector in sectors {
+            by_space.entry(sector.cells.space).or_default().push(sector);
+        }
+        Self(by_space)
+    }
 }
 
 /// Name and incarnation of a zone.
@@ -49,7 +73,8 @@ impl Table {
     }
 
     pub(crate) fn owner(&self, cell: CellId) -> Option<&Sector> {
-        self.sectors.iter().find(|sector| sector.cells.contains(cell) && !sector.zone.is_empty())
+        let mut sectors = self.sectors.of_space(cell.space);
+        sectors.find(|sector| sector.cells.contains(cell) && !sector.zone.is_empty())
     }
 
     /// The space and zone that own a cell, if the zone can be called.
@@ -78,16 +103,12 @@ impl Table {
 
     /// The sectors of a zone in one space.
     pub(crate) fn of<'a>(&'a self, me: &'a InstanceId, space: SpaceId) -> impl Iterator<Item = &'a Sector> {
-        self.owned_by(me).filter(move |sector| sector.cells.space == space)
+        self.sectors.of_space(space).filter(|sector| is_of(sector, me))
     }
 
     /// The spaces in which a zone has a sector.
     pub(crate) fn spaces_of(&self, me: &InstanceId) -> BTreeSet<SpaceId> {
-        self.owned_by(me).map(|sector| sector.cells.space).collect()
-    }
-
-    fn owned_by<'a>(&'a self, me: &'a InstanceId) -> impl Iterator<Item = &'a Sector> {
-        self.sectors.iter().filter(|sector| sector.zone == me.name && sector.incarnation == me.incarnation)
+        self.sectors.iter().filter(|sector| is_of(sector, me)).map(|sector| sector.cells.space).collect()
     }
 
     /// The sectors of other zones with a cell at most `margin` cells away from these rectangles.
@@ -123,6 +144,10 @@ impl Table {
     }
 }
 
+fn is_of(sector: &Sector, zone: &InstanceId) -> bool {
+    sector.zone == zone.name && sector.incarnation == zone.incarnation
+}
+
 #[cfg(test)]
 mod tests {
     use shardkeep_types::DaemonKind;
@@ -137,7 +162,7 @@ mod tests {
         let cells = CellRect { space: SpaceId(1), x0: 0, y0: 0, x1: 2, y1: 1 };
         let sector =
             Sector { cells, zone: "zone-1".into(), incarnation: 5, epoch: 3, grpc_address: String::new() };
-        Table { term: Term(term), epoch, sectors: vec![sector], ..Table::default() }
+        Table { term: Term(term), epoch, sectors: Sectors::from_iter([sector]), ..Table::default() }
     }
 
     #[test]
@@ -145,11 +170,11 @@ mod tests {
         let sector = |zone: &str, x0| Sector {
             cells: CellRect { space: SpaceId(1), x0, y0: 0, x1: x0 + 2, y1: 2 },
             zone: zone.into(),
-            ..table(1, 1).sectors.remove(0)
+            ..table(1, 1).sectors.iter().next().unwrap().clone()
         };
         let sectors = vec![sector("zone-1", 0), sector("zone-2", 2), sector("", 2), sector("zone-3", 4)];
-        let table = Table { sectors, ..Table::default() };
-        let own = [table.sectors[0].cells];
+        let own = [sectors[0].cells];
+        let table = Table { sectors: sectors.into_iter().collect(), ..Table::default() };
         let names = |cells: &[CellRect], margin| -> Vec<String> {
             table.around(cells, margin, &me(5)).map(|sector| sector.zone.clone()).collect()
         };
@@ -177,7 +202,9 @@ mod tests {
         assert!(!table(1, 9).is_newer_than(&table(2, 1)));
         assert!(!table(2, 1).is_newer_than(&table(2, 1)));
         let mut with_address = table(2, 1);
-        with_address.sectors[0].grpc_address = "zone-1:7000".into();
+        let sectors = with_address.sectors.iter().cloned();
+        let addressed = sectors.map(|sector| Sector { grpc_address: "zone-1:7000".into(), ..sector });
+        with_address.sectors = addressed.collect();
         assert!(with_address.is_newer_than(&table(2, 1)));
     }
 

@@ -484,7 +484,16 @@ mod tests {
             ..world::Partition::default()
         };
         let table = table(partition).unwrap();
-        assert_eq!(table.sectors.len(), 2);
+        assert_eq!(
+            table
+                .spaces_of(&InstanceId {
+                    kind: shardkeep_types::DaemonKind::Zone,
+                    name: String::new(),
+                    incarnation: 0
+                })
+                .len(),
+            2
+        );
         assert_eq!(table.spaces[&SpaceId(2)], SpaceInfo { map: "ring".into(), closing: false });
     }
 }

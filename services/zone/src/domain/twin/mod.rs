@@ -31,7 +31,7 @@ use crate::{
         effect::{Answer, Effect},
         handover::SourceEvent,
         mirror::{Mirror, Snapshot},
-        partition::{Sector, SpaceInfo, Table},
+        partition::{Sector, Sectors, SpaceInfo, Table},
         payload::{Admission, ReplyTo, StoredAvatar},
         space::{Space, Surroundings},
     },
@@ -401,7 +401,7 @@ impl Twin {
                 grpc_address: zone_name(owner),
             }
         };
-        let sectors = vec![sector(0), sector(1)];
+        let sectors = Sectors::from_iter([sector(0), sector(1)]);
         let epoch = self.table.epoch + 1;
         let zones = alive.iter().map(|zone| (self.owner(*zone), zone_name(*zone))).collect();
         let info = SpaceInfo { map: "twin".into(), closing: false };
