@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use shardkeep_types::{CharacterId, EntityId, Epoch, Point};
 
 use crate::{
@@ -18,10 +19,14 @@ pub(crate) mod dirty {
     pub(crate) const HEALTH: u8 = 16;
     pub(crate) const MOVEMENT: u8 = POSITION | VELOCITY;
     pub(crate) const ALL: u8 = APPEARS | POSITION | VELOCITY | FACING | HEALTH;
+
+    pub(crate) fn all() -> u8 {
+        ALL
+    }
 }
 
 /// How much an avatar takes part while it leaves its zone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Hold {
     #[default]
     Free,
@@ -31,7 +36,7 @@ pub(crate) enum Hold {
     Frozen,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Body {
     pub(crate) id: EntityId,
     pub(crate) x: i32,
@@ -48,8 +53,10 @@ pub(crate) struct Body {
     pub(crate) facing: u8,
     pub(crate) kind: Kind,
     pub(crate) hold: Hold,
-    /// Changes for the near and for the outer watchers; see [`dirty`].
+    /// Changes for the near and for the outer watchers; see [`dirty`]. After a restart, watchers know nothing.
+    #[serde(skip, default = "dirty::all")]
     pub(crate) near: u8,
+    #[serde(skip, default = "dirty::all")]
     pub(crate) outer: u8,
 }
 
@@ -90,14 +97,14 @@ impl Body {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum EntityDetails {
     Avatar(Box<Avatar>),
     Creature(Creature),
     Ghost(Ghost),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Avatar {
     pub(crate) character: CharacterId,
     pub(crate) name: Arc<str>,
@@ -111,11 +118,13 @@ pub(crate) struct Avatar {
     pub(crate) possessions: Possessions,
     pub(crate) trade: Option<u64>,
     /// The cell of the last [`Event::View`](crate::Event::View).
+    #[serde(skip)]
     pub(crate) view: Option<u32>,
+    #[serde(skip)]
     pub(crate) published: Option<OwnState>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Creature {
     /// Index into the map's spawn points.
     pub(crate) spawn: usize,
@@ -125,20 +134,27 @@ pub(crate) struct Creature {
     pub(crate) attacker: Option<EntityId>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Ghost {
     pub(crate) name: Arc<str>,
     pub(crate) seen_at: u64,
 }
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Bodies {
     pub(crate) hot: Vec<Body>,
     pub(crate) details: Vec<EntityDetails>,
+    #[serde(skip)]
     places: HashMap<EntityId, usize>,
 }
 
 impl Bodies {
+    /// Finds the places of restored bodies. Returns false if two bodies have the same id, or a body has no details.
+    pub(crate) fn index(&mut self) -> bool {
+        self.places = self.hot.iter().zip(0..).map(|(body, at)| (body.id, at)).collect();
+        self.places.len() == self.hot.len() && self.details.len() == self.hot.len()
+    }
+
     pub(crate) fn insert(&mut self, body: Body, details: EntityDetails) -> usize {
         if let Some(at) = self.find(body.id) {
             self.hot[at] = body;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
 use shardkeep_types::{CellId, EntityId, ItemId, Position, SpaceId};
 
 use crate::{
@@ -29,12 +30,19 @@ impl Feed {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct GroundItem {
     pub(crate) item: Item,
     pub(crate) at: Position,
+    #[serde(skip, default = "unsent")]
     pub(crate) near: bool,
+    #[serde(skip, default = "unsent")]
     pub(crate) outer: bool,
+}
+
+/// Watchers of a restored space know none of its items.
+fn unsent() -> bool {
+    true
 }
 
 #[derive(Debug, Default, Clone)]
@@ -91,6 +99,24 @@ impl Cells {
             starts: vec![0; count + 1],
             sorted: Vec::new(),
         }
+    }
+
+    /// The owned cells, for a snapshot. Other cells have no state that outlives a restart.
+    pub(crate) fn owned_states(&self) -> Vec<(u32, bool, &[GroundItem])> {
+        let owned = self.all.iter().zip(0..).filter(|(cell, _)| cell.owned);
+        owned.map(|(cell, index)| (index, cell.ready, cell.ground.as_slice())).collect()
+    }
+
+    /// Restores an owned cell. Returns false if the map has no such cell, or an item is on the ground twice.
+    pub(crate) fn restore(&mut self, index: u32, ready: bool, ground: Vec<GroundItem>) -> bool {
+        let index = index as usize;
+        let Some(cell) = self.all.get_mut(index) else { return false };
+        let is_new = ground.iter().all(|ground| self.item_cells.insert(ground.item.id, index).is_none());
+        (cell.owned, cell.ready, cell.ground) = (true, ready, ground);
+        for ring in [Ring::Near, Ring::Outer] {
+            cell.feed(ring).keyframe = true;
+        }
+        is_new
     }
 
     pub(crate) fn index(&self, cell: CellId) -> Option<usize> {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use shardkeep_types::{CellId, CharacterId, EntityId, Layer, Point, Position, Random, SpaceId};
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// The state of a spawn point. It outlives the creatures that appear there one after another.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Spawn {
     /// The generation that lives or will live next; 0 while this zone does not own the cell.
     pub(crate) generation: u64,
@@ -25,7 +26,7 @@ pub(crate) struct Spawn {
 }
 
 /// A pick-up near a border of an item that this zone does not know yet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PendingPickup {
     pub(crate) requester: Requester,
     pub(crate) action: ActionKey,
@@ -34,7 +35,7 @@ pub(crate) struct PendingPickup {
 }
 
 /// An effect that a neighbour has not answered yet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SentEffect {
     pub(crate) effect: Effect,
     /// The player's request behind it. Creatures have none.

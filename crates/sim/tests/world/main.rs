@@ -7,6 +7,7 @@ mod combat;
 mod items;
 mod movement;
 mod replay;
+mod snapshot;
 mod trades;
 
 use std::{collections::BTreeMap, sync::Arc};
