@@ -117,6 +117,11 @@ impl Sim {
         self.space
     }
 
+    /// The time of the last tick, in milliseconds.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
     pub fn map(&self) -> &Map {
         &self.map
     }
