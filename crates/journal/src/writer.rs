@@ -48,6 +48,7 @@ pub fn describe() {
 
 enum Message {
     Batch(Batch, Arc<AtomicBool>),
+    Flush(SyncSender<()>),
     Close,
 }
 
@@ -76,6 +77,15 @@ impl Journal {
     /// A handle for one space.
     pub fn sink(&self) -> Sink {
         Sink { queue: self.queue.clone(), queued_bytes: self.queued_bytes.clone(), failed: Arc::default() }
+    }
+
+    /// Blocks until everything that is queued has been written or lost.
+    pub fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if self.queue.send(Message::Flush(done)).is_ok() {
+            // An error means that the thread has ended, so nothing is queued.
+            let _ = written.recv();
+        }
     }
 
     /// Writes what is queued and ends the thread. Blocks until then.
@@ -129,6 +139,9 @@ fn write_all(writer: &mut Writer, messages: &Receiver<Message>, queued_bytes: &A
                     counter!(LOST, "reason" => "disk").increment(batch.records);
                     failed.store(true, Ordering::Relaxed);
                 }
+            }
+            Ok(Message::Flush(done)) => {
+                let _ = done.send(());
             }
             Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {}
