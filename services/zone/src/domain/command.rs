@@ -48,6 +48,10 @@ pub(crate) enum Command {
     FramesLost {
         zone: String,
     },
+    /// A batch with this many records is not in the journal.
+    JournalLost {
+        records: u64,
+    },
     Partition(Arc<Table>),
     /// A stream to the world is open, or a report was lost. The next report must be complete.
     PresenceLost,

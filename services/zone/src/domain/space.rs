@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shardkeep_journal::{Origin, Recorder};
 use shardkeep_link::{GatewayId, LinkEvent};
 use shardkeep_sim::{CellForm, CellUpdate, Input, Kind, Ring, Sim};
 use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, Position, SessionId, SpaceId, Term, WorldId};
@@ -63,6 +64,8 @@ pub(crate) struct Space {
     now: Instant,
     tick: u64,
     sim: Sim,
+    /// `None`: no journal is kept.
+    recorder: Option<Recorder>,
     /// Inputs that the handling of other inputs caused. It is empty between events.
     caused_inputs: VecDeque<Input>,
     applying: bool,
@@ -100,6 +103,7 @@ impl Space {
             now,
             tick: 0,
             sim,
+            recorder: None,
             caused_inputs: VecDeque::new(),
             applying: false,
             effects: Vec::new(),
@@ -129,6 +133,17 @@ impl Space {
             next_population_report: now,
             reported: metrics::Reported::default(),
         }
+    }
+
+    /// Records everything from now on. The simulation has had no input yet.
+    pub(crate) fn record(&mut self, origin: Origin) {
+        self.recorder = Some(Recorder::new(origin, self.config.journal.policy(), &self.sim));
+    }
+
+    /// Passes the last records on. The space ends.
+    pub(crate) fn end_recording(&mut self) {
+        let batch = self.recorder.take().and_then(|mut recorder| recorder.finish(&self.sim));
+        self.effects.extend(batch.map(Effect::Journal));
     }
 
     pub(crate) fn id(&self) -> SpaceId {
@@ -202,6 +217,11 @@ impl Space {
             }
             Command::Peer { from, frame } => self.peer_frame(&from, frame),
             Command::FramesLost { zone } => self.border.frames_lost(&zone),
+            Command::JournalLost { records } => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.lost(records, self.sim.now());
+                }
+            }
             Command::Partition(table) => self.partition(table),
             Command::PresenceLost => self.presence.report_all(),
             Command::AiConnected(connected) => self.perceived_at = connected.then_some(now),
@@ -232,6 +252,9 @@ impl Space {
     pub(crate) fn step(&mut self, now: Instant, wall_ms: u64) {
         self.now = now;
         self.tick += 1;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.tick(wall_ms);
+        }
         for event in self.sim.tick(wall_ms) {
             self.sim_event(event);
         }
@@ -243,6 +266,8 @@ impl Space {
         self.effects.extend(self.presence.report(self.tick, &self.players, &self.sim));
         self.send_perceptions();
         self.report_population();
+        let batch = self.recorder.as_mut().and_then(|recorder| recorder.end_tick(&self.sim));
+        self.effects.extend(batch.map(Effect::Journal));
     }
 
     /// Applies an input to the simulation and handles what it causes. Inputs that this causes follow in order; nothing is
@@ -254,6 +279,9 @@ impl Space {
         }
         self.applying = true;
         while let Some(input) = self.caused_inputs.pop_front() {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.input(&input);
+            }
             for event in self.sim.apply(input) {
                 self.sim_event(event);
             }
