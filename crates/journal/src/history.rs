@@ -44,8 +44,8 @@ impl<F: FnMut(u64, String)> History<F> {
             Act::Invite { entity } => format!("invites {} to a trade", entity_name(sim, *entity)),
             Act::Answer { trade, accept: true } => format!("accepts trade {trade}"),
             Act::Answer { trade, accept: false } => format!("declines trade {trade}"),
-            Act::Offer { trade, items, coins } => {
-                format!("offers {} and {coins} coins in trade {trade}", count(items.len(), "item"))
+            Act::Offer { trade, items, coins: amount } => {
+                format!("offers {} and {} in trade {trade}", count(items.len(), "item"), coins(*amount))
             }
             Act::Confirm { trade, revision, .. } => format!("confirms revision {revision} of trade {trade}"),
             Act::Cancel { trade } => format!("cancels trade {trade}"),
@@ -88,12 +88,12 @@ impl<F: FnMut(u64, String)> History<F> {
             HardChange::Trade { sides } => {
                 let side = |side: &shardkeep_sim::TradeContribution| {
                     let items = count(side.items.len(), "item");
-                    format!("{items} and {} coins of character {}", side.coins, side.player)
+                    format!("{items} and {} of character {}", coins(side.coins), side.player)
                 };
                 format!("trades {} for {}", side(&sides[0]), side(&sides[1]))
             }
             HardChange::Loot { reward: Some(reward), .. } => {
-                format!("earns {} experience and {} coins", reward.experience, reward.coins)
+                format!("earns {} experience and {}", reward.experience, coins(reward.coins))
             }
             HardChange::Loot { reward: None, .. } => return,
             HardChange::Recall { action, .. } => format!("asks for the result of action {}", action.id),
@@ -193,9 +193,13 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
+fn coins(amount: i64) -> String {
+    format!("{amount} coin{}", if amount == 1 { "" } else { "s" })
+}
+
 fn possessions(has: &Possessions) -> String {
     let stacks = count(has.items.len(), "stack");
-    format!("{stacks}, {} coins, {} experience", has.coins, has.experience)
+    format!("{stacks}, {}, {} experience", coins(has.coins), has.experience)
 }
 
 fn item_name(item: &Item) -> String {

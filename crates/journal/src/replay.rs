@@ -7,7 +7,7 @@ use std::{
 };
 
 use shardkeep_sim::{Event, Input, Map, SCHEMA, Sim, SnapshotError};
-use shardkeep_types::SpaceId;
+use shardkeep_types::{SpaceId, utc_millisecond};
 
 use crate::{
     format::{Header, Record},
@@ -50,7 +50,7 @@ pub enum Break {
     Snapshot { file: PathBuf, offset: usize, error: SnapshotError },
     #[error("{}: at byte {offset}: record {number} has no snapshot before it", .file.display())]
     NoSnapshot { file: PathBuf, offset: usize, number: u64 },
-    #[error("{}: the replay differs at record {number} (byte {offset}), time {at_ms} ms: the zone had the state hash {recorded:016x}, the replay has {replayed:016x}", .file.display())]
+    #[error("{}: the replay differs at record {number} (byte {offset}), at {} ({at_ms} ms): the zone had the state hash {recorded:016x}, the replay has {replayed:016x}", .file.display(), utc_millisecond(*.at_ms))]
     Difference { file: PathBuf, offset: usize, number: u64, at_ms: u64, recorded: u64, replayed: u64 },
 }
 
