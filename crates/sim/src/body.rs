@@ -1,6 +1,6 @@
 //! Avatars, creatures and ghosts in dense arrays: the fields that every tick uses, and beside them the details.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use shardkeep_types::{CharacterId, EntityId, Epoch, Point};
@@ -8,6 +8,7 @@ use shardkeep_types::{CharacterId, EntityId, Epoch, Point};
 use crate::{
     event::{Kind, OwnState},
     input::{Goal, Possessions},
+    lookup::Lookup,
 };
 
 /// Changes that watchers have not received yet. The bits are those of the cell entries in the protocol.
@@ -145,14 +146,19 @@ pub(crate) struct Bodies {
     pub(crate) hot: Vec<Body>,
     pub(crate) details: Vec<EntityDetails>,
     #[serde(skip)]
-    places: HashMap<EntityId, usize>,
+    places: Lookup<EntityId, usize>,
 }
 
 impl Bodies {
     /// Finds the places of restored bodies. Returns false if two bodies have the same id, or a body has no details.
     pub(crate) fn index(&mut self) -> bool {
-        self.places = self.hot.iter().zip(0..).map(|(body, at)| (body.id, at)).collect();
-        self.places.len() == self.hot.len() && self.details.len() == self.hot.len()
+        self.places = Lookup::default();
+        let bodies = self.hot.iter().zip(0..);
+        let mut is_unique = true;
+        for (body, at) in bodies {
+            is_unique &= self.places.insert(body.id, at).is_none();
+        }
+        is_unique && self.details.len() == self.hot.len()
     }
 
     pub(crate) fn insert(&mut self, body: Body, details: EntityDetails) -> usize {
@@ -177,7 +183,7 @@ impl Bodies {
     }
 
     pub(crate) fn find(&self, id: EntityId) -> Option<usize> {
-        self.places.get(&id).copied()
+        self.places.get(&id)
     }
 
     pub(crate) fn avatar(&self, character: CharacterId) -> Option<(&Body, &Avatar)> {

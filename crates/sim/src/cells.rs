@@ -1,8 +1,6 @@
 //! Cells: a counting sort finds the bodies in each cell once per tick. Each cell stores what its watchers still
 //! need.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 use shardkeep_types::{CellId, EntityId, ItemId, Position, SpaceId};
 
@@ -11,6 +9,7 @@ use crate::{
     body::{Body, dirty},
     event::RemovalReason,
     input::Item,
+    lookup::Lookup,
     ring::Ring,
 };
 
@@ -81,7 +80,7 @@ pub(crate) struct Cells {
     space: SpaceId,
     pub(crate) all: Vec<Cell>,
     /// The index of the cell of each item on the ground.
-    item_cells: HashMap<ItemId, usize>,
+    item_cells: Lookup<ItemId, usize>,
     /// `sorted[starts[c]..starts[c + 1]]` are the bodies in cell `c`.
     starts: Vec<u32>,
     sorted: Vec<u32>,
@@ -95,7 +94,7 @@ impl Cells {
             height: map.height,
             space,
             all: vec![Cell::default(); count],
-            item_cells: HashMap::new(),
+            item_cells: Lookup::default(),
             starts: vec![0; count + 1],
             sorted: Vec::new(),
         }
@@ -186,7 +185,7 @@ impl Cells {
 
     pub(crate) fn find_item(&self, item: EntityId) -> Option<(usize, usize)> {
         let item = item.as_item()?;
-        let index = *self.item_cells.get(&item)?;
+        let index = self.item_cells.get(&item)?;
         let place = self.all[index].ground.iter().position(|ground_item| ground_item.item.id == item)?;
         Some((index, place))
     }
@@ -199,7 +198,7 @@ impl Cells {
 
     pub(crate) fn place_item(&mut self, item: Item, at: Position) {
         let Some(index) = self.index(at.cell()) else { return };
-        if self.all[index].owned && !self.item_cells.contains_key(&item.id) {
+        if self.all[index].owned && self.item_cells.get(&item.id).is_none() {
             self.item_cells.insert(item.id, index);
             self.all[index].ground.push(GroundItem { item, at, near: true, outer: true });
         }

@@ -5,6 +5,8 @@
 //! The simulation never changes hard state (items, coins, experience). It asks for a commit ([`Event::Commit`]), and
 //! [`Input::Committed`] brings the outcome from the database.
 
+#![warn(clippy::float_arithmetic, clippy::iter_over_hash_type)]
+
 mod actions;
 mod apply;
 mod body;
@@ -14,6 +16,7 @@ mod creatures;
 mod event;
 mod input;
 pub mod load;
+mod lookup;
 mod map;
 mod maps;
 mod pending_commits;
