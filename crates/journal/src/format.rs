@@ -21,7 +21,7 @@ pub(crate) const BLOCK_HEAD: usize = 12;
 /// The extension of chunk files.
 pub const EXTENSION: &str = "journal";
 
-/// What a chunk is a recording of.
+/// The origin of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The version of Shardkeep that recorded it.

@@ -1,6 +1,6 @@
 //! The journal of a space: every input and every tick of its simulation in order, on disk, so that a run can be replayed.
 //!
-//! [`Recorder`] encodes, without I/O. [`Journal`] writes on a thread of its own and never blocks a tick. [`Chunk`] reads,
+//! [`Recorder`] encodes, without I/O. [`Journal`] writes on a separate thread and never blocks a tick. [`Chunk`] reads,
 //! and [`Replay`] runs the records again and compares the state hashes.
 
 mod format;

@@ -1,4 +1,4 @@
-//! Reads chunk files. Whatever is in a file, reading it gives records or an error with the place of the fault.
+//! Reads chunk files. A damaged file gives an error with the place of the fault, and never a panic.
 
 use std::{
     fs, io,
@@ -50,7 +50,7 @@ pub fn list(folder: &Path) -> io::Result<Vec<ChunkFile>> {
     Ok(found)
 }
 
-/// What is wrong in a file.
+/// A fault in a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     #[error("this is not a journal: it does not begin with {:?}", String::from_utf8_lossy(&MAGIC))]

@@ -14,7 +14,7 @@ use crate::{
     reader::{Chunk, ChunkFile, FileError, Item},
 };
 
-/// What to replay. Times are in milliseconds, as in the simulation.
+/// The part of a journal to replay. Times are in milliseconds, as in the simulation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Span {
     pub space: Option<SpaceId>,

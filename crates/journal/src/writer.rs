@@ -1,4 +1,4 @@
-//! Writes batches to chunk files, on a thread of its own. The thread may wait for the disk; a tick never does.
+//! Writes batches to chunk files, on a separate thread. The thread may wait for the disk; a tick never does.
 //!
 //! Batches of all spaces of a zone share one queue. A batch that finds no room in it, or that cannot be written, is lost:
 //! its [`Sink`] says so, and the recorder begins a new chunk later. Data reaches the disk itself (`fdatasync`) every
@@ -301,7 +301,7 @@ impl Writer {
     }
 }
 
-/// A failure here shows at the next write, so it is not an error of its own.
+/// The next write reports a failing disk, so this function only logs.
 fn sync(open: &OpenChunk) {
     if let Err(error) = open.file.sync_data() {
         tracing::debug!(file = %open.chunk.path.display(), %error, "the journal is not synced");

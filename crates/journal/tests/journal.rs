@@ -400,7 +400,7 @@ fn history_tells_what_happened_to_one_avatar() {
 
 const CHILD: &str = "SHARDKEEP_JOURNAL_CHILD";
 
-/// Run by the next test in a process of its own.
+/// The next test runs this one in another process.
 #[test]
 #[ignore = "prints the hashes of a journal for another test"]
 fn print_hashes_of_journal() {
