@@ -14,7 +14,7 @@ use shardkeep_types::EntityId;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// A little more than the pause that the rules require between two attacks.
-const ATTACK_COOLDOWN: Duration = Duration::from_millis(650);
+pub(crate) const ATTACK_COOLDOWN: Duration = Duration::from_millis(650);
 /// Time between two corrections of the course.
 const STEP: Duration = Duration::from_millis(100);
 /// Distance from which the hunter attacks and picks up.
@@ -81,7 +81,7 @@ async fn kill_creature(hunter: &Actor) -> Result<()> {
 }
 
 /// Runs towards an entity until it is near.
-async fn approach(hunter: &Actor, entity: EntityId) -> Result<()> {
+pub(crate) async fn approach(hunter: &Actor, entity: EntityId) -> Result<()> {
     let deadline = Instant::now() + CHASE_TIMEOUT;
     let mut steps = interval(STEP);
     loop {

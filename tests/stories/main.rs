@@ -9,6 +9,7 @@ mod clock_set_back;
 mod config_typos;
 mod connection_cut;
 mod crashes;
+mod creatures;
 mod dashboards;
 mod database_failover;
 mod dns_pool_switch;

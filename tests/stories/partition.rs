@@ -76,7 +76,7 @@ async fn sectors_follow_commands_and_zones_and_survive_leader() -> Result<()> {
 }
 
 /// Moves the walker along the road, as soon as the world knows where it is: a new leader waits for the reports of zones.
-async fn teleport(cluster: &Cluster, walker: &Actor, x_m: &str) -> Result<()> {
+pub(crate) async fn teleport(cluster: &Cluster, walker: &Actor, x_m: &str) -> Result<()> {
     let command = ["gm", "teleport", &walker.name, x_m, "512", "--reason", "a long way"];
     wait_until("the world knows the walker", async || match cluster.run_cli(&command, "").await {
         Ok(_) => Ok(Some(())),
@@ -87,12 +87,12 @@ async fn teleport(cluster: &Cluster, walker: &Actor, x_m: &str) -> Result<()> {
 }
 
 /// Waits until this zone has the avatar.
-async fn placed_at(walker: &Actor, zone: &str) -> Result<()> {
+pub(crate) async fn placed_at(walker: &Actor, zone: &str) -> Result<()> {
     let placed = |view: &View| view.placed.as_ref().is_some_and(|placed| placed.zone == zone).then_some(());
     walker.player.wait_until(TIMEOUT, placed).await.with_context(|| format!("the walker is not in {zone}"))
 }
 
-async fn change(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
+pub(crate) async fn change(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
     let command = [&["gm", "sector"], arguments, &["--reason", "load"]].concat();
     cluster.run_cli(&command, "").await
 }
@@ -118,7 +118,7 @@ fn parse(line: &str) -> Option<Sector> {
     Some(Sector { number, columns, zone, epoch })
 }
 
-async fn owned_by(cluster: &Cluster, number: u32, zone: &str) -> Result<()> {
+pub(crate) async fn owned_by(cluster: &Cluster, number: u32, zone: &str) -> Result<()> {
     wait_until(&format!("{zone} owns sector {number}"), async || {
         let sectors = list(cluster).await?;
         let owned = sectors.iter().any(|sector| sector.number == number && sector.zone == zone);
@@ -128,7 +128,7 @@ async fn owned_by(cluster: &Cluster, number: u32, zone: &str) -> Result<()> {
 }
 
 /// As an operator would: a certificate of the cluster's authority, and the registry's address.
-async fn start_zone(cluster: &Cluster, name: &str) -> Result<Child> {
+pub(crate) async fn start_zone(cluster: &Cluster, name: &str) -> Result<Child> {
     let tls = cluster.data_dir().join("tls").display().to_string();
     cluster.run_cli(&["certs", "--dir", &tls, &format!("zone:{name}")], "").await?;
     let settings = [

@@ -73,6 +73,8 @@ async fn arrive(cluster: &Cluster, player: &Actor, space: u32) -> Result<()> {
         Ok(_) => Ok(Some(())),
         Err(error) if error.to_string().contains("no such space") => Ok(None),
         Err(error) if error.to_string().contains("try again") => Ok(None),
+        // The world waits for the report of the zone.
+        Err(error) if error.to_string().contains("is not online") => Ok(None),
         Err(error) => Err(error),
     })
     .await?;

@@ -80,6 +80,8 @@ const TABLE: &[Rule] = &[
     rule("shardkeep.zone.v1.Zone", "Teleport", &[World]),
     rule("shardkeep.zone.v1.Zone", "Offer", &[Zone]),
     rule("shardkeep.zone.v1.Zone", "Settle", &[Zone]),
+    rule("shardkeep.zone.v1.Zone", "TakeSnapshot", &[Zone]),
+    rule("shardkeep.zone.v1.Zone", "Mirror", &[Zone]),
     rule("shardkeep.zone.v1.Zone", "Peer", &[Zone]),
     rule("shardkeep.zone.v1.Zone", "Observe", &[Gm]),
     rule("shardkeep.ai.v1.Ai", "Think", &[Zone]),

@@ -64,7 +64,8 @@ impl World {
         let mut world = Self { sim, recorder, now: START_MS, random: Random::new(3), sequence: 0 };
         let cells = CellRect { space: SPACE, x0: 0, y0: 0, x1: 8, y1: 8 };
         world.apply(Input::Sectors(vec![cells]));
-        world.apply(Input::Ground { cells, items: vec![], generations: BTreeMap::new() });
+        world.apply(Input::Ground { cells, items: vec![] });
+        world.apply(Input::Populate { cells, generations: BTreeMap::new() });
         for id in 1..=4 {
             world.apply(enter(CharacterId(id), world.sim.map()));
         }

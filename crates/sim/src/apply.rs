@@ -1,7 +1,5 @@
 //! Applies inputs as they arrive, between ticks.
 
-use std::collections::BTreeMap;
-
 use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Point, Position};
 
 use crate::{
@@ -28,7 +26,9 @@ impl Sim {
 fn apply(sim: &mut Sim, input: Input) {
     match input {
         Input::Sectors(rects) => set_owned_cells(sim, &rects),
-        Input::Ground { cells, items, generations } => ground(sim, cells, &items, &generations),
+        Input::Ground { cells, items } => ground(sim, cells, &items),
+        Input::Populate { cells, generations } => sim.populate(cells, &generations),
+        Input::Spawns(spawns) => spawns.into_iter().for_each(|spawn| sim.take_spawn(spawn)),
         Input::Watch { cell, ring, on } => watch(sim, cell, ring, on),
         Input::Keyframe { cell, ring } => {
             if let Some(cell) = sim.cells.get_mut(cell) {
@@ -76,7 +76,7 @@ fn apply(sim: &mut Sim, input: Input) {
     }
 }
 
-/// Sets the owned cells. New cells begin with a keyframe; creatures leave lost cells.
+/// Sets the owned cells. New cells begin with a keyframe.
 fn set_owned_cells(sim: &mut Sim, rects: &[CellRect]) {
     for index in 0..sim.cells.all.len() {
         let id = sim.cells.id(index);
@@ -94,27 +94,11 @@ fn set_owned_cells(sim: &mut Sim, rects: &[CellRect]) {
         }
         sim.cells.clear_ground(index);
     }
-    for spawn in 0..sim.spawns.len() {
-        let home = sim.map.spawns[spawn].home;
-        let entity = EntityId::creature(sim.spawn_id(spawn));
-        if !sim.owns(sim.place(home).cell()) {
-            sim.spawns[spawn] = crate::sim::Spawn::default();
-            if !is_ghost(sim, entity) {
-                sim.bodies.remove(entity);
-            }
-        } else if let Some(at) =
-            sim.bodies.find(entity).filter(|&at| !sim.cells.owned(sim.bodies.hot[at].cell))
-        {
-            let body = &mut sim.bodies.hot[at];
-            (body.x, body.y) = (home.x_mm, home.y_mm);
-            let home = sim.cells.at(body.x, body.y);
-            sim.cells.enter(body, home);
-        }
-    }
+    sim.lose_spawns();
 }
 
-/// The ground of owned cells is loaded: items appear, and creatures may appear.
-fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)], generations: &BTreeMap<u32, u64>) {
+/// The ground of owned cells is loaded.
+fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)]) {
     for cell in cells.cells() {
         if let Some(cell) = sim.cells.get_mut(cell).filter(|cell| cell.owned) {
             cell.ready = true;
@@ -123,15 +107,6 @@ fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)], generation
     for &(item, at) in items {
         if !sim.commits.moves(item.id) {
             sim.cells.place_item(item, at);
-        }
-    }
-    for spawn in 0..sim.spawns.len() {
-        let point = sim.map.spawns[spawn];
-        let home = sim.place(point.home).cell();
-        let here = cells.contains(home) && sim.owns(home);
-        if here && sim.spawns[spawn].generation == 0 {
-            sim.spawns[spawn].generation = generations.get(&point.number).map_or(1, |minted| minted + 1);
-            sim.spawn_creature(spawn);
         }
     }
 }

@@ -56,10 +56,11 @@ impl Sim {
                 self.answer(&commit.requesters, || Ok(Reply::Committed { action: action.id }));
             }
             HardChange::Drop { action, item, at, .. } => {
-                if applied {
+                if applied && self.owns(at.cell()) {
                     self.cells.place_item(item, at);
                 } else {
-                    // Another avatar may have taken the item since. The database knows where it is.
+                    // Another avatar may have taken the item since, or the ground is another zone's. The database knows
+                    // where it is.
                     self.events.push(Event::GroundStale { cell: at.cell() });
                 }
                 self.answer(&commit.requesters, || Ok(Reply::Committed { action: action.id }));
@@ -67,7 +68,7 @@ impl Sim {
             HardChange::Recall { action, .. } => {
                 self.answer(&commit.requesters, || Ok(Reply::Committed { action: action.id }));
             }
-            HardChange::Loot { at, stacks, .. } if applied => {
+            HardChange::Loot { at, stacks, .. } if applied && self.owns(at.cell()) => {
                 for (&id, Stack { template, count }) in minted.iter().zip(stacks) {
                     self.cells.place_item(Item { id, template, count }, at);
                 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use shardkeep_types::{CellId, CharacterId, EntityId, Position};
 
 use crate::{
-    input::{Effect, EffectResult, HardChange, Item, Requester},
+    input::{Effect, EffectResult, HardChange, Item, Requester, SpawnState},
     ring::Ring,
 };
 
@@ -210,12 +210,14 @@ pub enum Event {
     Effect(Effect),
     /// For the zone that owns the actor.
     EffectResult(EffectResult),
+    /// The zone does not own the homes of these spawns any more. Their creatures are not simulated here any more.
+    SpawnsLost(Vec<SpawnState>),
     /// An avatar of this zone has taken an item from a cell of a neighbour, which does not know yet.
     ItemTaken {
         item: EntityId,
         cell: CellId,
     },
-    /// The ground of this cell may hold items that this zone does not know.
+    /// The ground of this cell may hold items that its zone does not know.
     GroundStale {
         cell: CellId,
     },

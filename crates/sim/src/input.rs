@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Epoch, ItemId, Position, SpawnId};
+use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Epoch, ItemId, Point, Position, SpawnId};
 
 use crate::{ring::Ring, template::Stack};
 
@@ -117,6 +117,32 @@ pub struct EffectResult {
     pub killed: bool,
 }
 
+/// A spawn and its creature, as one zone hands them over to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpawnState {
+    /// The number of the spawn on its map.
+    pub number: u32,
+    /// The epoch of the home's cell while the zone simulated it. Of two states, the one with the higher epoch counts.
+    pub epoch: Epoch,
+    pub generation: u64,
+    /// When the next creature appears, while the creature is dead.
+    pub respawns_in_ms: Option<u64>,
+    pub creature: Option<CreatureState>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatureState {
+    pub position: Point,
+    pub velocity: (i32, i32),
+    pub facing: u8,
+    pub health: u32,
+    pub cooldown_ms: u64,
+    /// The last entity that hurt it.
+    pub attacker: Option<EntityId>,
+    pub goal: Goal,
+    pub goal_ms: u64,
+}
+
 /// The goal of the AI for a creature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
@@ -133,15 +159,22 @@ pub enum Goal {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
-    /// All cells that this zone owns from now on.
+    /// All cells that this zone owns from now on. A creature belongs to the zone that owns its home, wherever it walks.
     Sectors(Vec<CellRect>),
-    /// The items on the ground of these cells, and the last generation of each spawn that has minted loot. Creatures
-    /// appear in a cell only after this input.
+    /// The items on the ground of these cells.
     Ground {
         cells: CellRect,
         items: Vec<(Item, Position)>,
+    },
+    /// Spawns with their home in these cells come alive, unless another zone has handed them over. `generations` has the
+    /// last generation of each spawn that has minted loot.
+    Populate {
+        cells: CellRect,
         generations: BTreeMap<u32, u64>,
     },
+    /// The zone that owned the homes before hands its spawns over. A spawn that lives
+    /// here already is ignored, unless the state is of a later epoch than the one with which it came.
+    Spawns(Vec<SpawnState>),
     /// The cell has its first watcher, or has lost its last one. A watch begins with a keyframe.
     Watch {
         cell: CellId,

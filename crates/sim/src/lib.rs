@@ -35,8 +35,8 @@ pub use event::{
     TradeSideView, TradeState, TradeView,
 };
 pub use input::{
-    Act, ActionKey, Effect, EffectResult, EnteringAvatar, GhostState, Goal, HardChange, Input, Intent, Item,
-    Outcome, Possessions, Requester, Reward, TradeContribution,
+    Act, ActionKey, CreatureState, Effect, EffectResult, EnteringAvatar, GhostState, Goal, HardChange, Input,
+    Intent, Item, Outcome, Possessions, Requester, Reward, SpawnState, TradeContribution,
 };
 pub use map::{Map, SQUARE_MM, SpawnPoint, WalkGrid};
 pub use perceive::{Neighbour, Perception};

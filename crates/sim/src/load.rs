@@ -37,7 +37,8 @@ impl Load {
         let mut random = Random::new(avatars);
         let mut inputs = vec![
             Input::Sectors(vec![cells]),
-            Input::Ground { cells, items: Vec::new(), generations: BTreeMap::new() },
+            Input::Ground { cells, items: Vec::new() },
+            Input::Populate { cells, generations: BTreeMap::new() },
         ];
         let watch = |cell: CellId, ring| Input::Watch { cell, ring, on: true };
         inputs.extend(cells.cells().flat_map(|cell| [watch(cell, Ring::Near), watch(cell, Ring::Outer)]));

@@ -1,9 +1,12 @@
 //! The state of a simulation.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
-use shardkeep_types::{CellId, CharacterId, EntityId, Layer, Point, Position, Random, SpaceId};
+use shardkeep_types::{CellId, CharacterId, EntityId, Epoch, Layer, Point, Position, Random, SpaceId};
 
 use crate::{
     body::{Bodies, Body, EntityDetails, Hold},
@@ -23,6 +26,8 @@ pub(crate) struct Spawn {
     pub(crate) generation: u64,
     /// When the next creature appears, while the creature is dead.
     pub(crate) respawns_at: Option<u64>,
+    /// The epoch of the state with which another zone handed it over.
+    pub(crate) taken: Epoch,
 }
 
 /// A pick-up near a border of an item that this zone does not know yet.
@@ -135,6 +140,7 @@ impl Sim {
         let (body, avatar) = self.bodies.avatar(character)?;
         Some(AvatarView {
             own: self.own_state(body, avatar.last_input),
+            desired_velocity: avatar.desired_velocity,
             cooldown_ms: avatar.next_attack_at.saturating_sub(self.now),
             possessions: &avatar.possessions,
             trade: avatar.trade,
@@ -179,16 +185,33 @@ impl Sim {
             .map(|(body, details)| self.entity_view(body, details))
     }
 
-    /// The entities and ground items of this zone in or next to cells that it does not own. Neighbours must know them.
-    pub fn at_border(&self) -> impl Iterator<Item = EntityView> {
+    /// The entities and ground items of this zone in or next to cells that it does not own, and those in these cells.
+    /// Neighbours must know them.
+    pub fn at_border<'a>(&'a self, cells: &BTreeSet<CellId>) -> impl Iterator<Item = EntityView> + use<'a> {
         let own = |details: &EntityDetails| !matches!(details, EntityDetails::Ghost(_));
+        let wanted: BTreeSet<usize> = cells.iter().filter_map(|cell| self.cells.index(*cell)).collect();
+        let for_ground = wanted.clone();
         let near = self.bodies.hot.iter().zip(&self.bodies.details);
+        let is_wanted = move |cell: u32| wanted.contains(&(cell as usize)) || self.is_border_cell(cell);
         let bodies = near
-            .filter(move |(body, details)| own(details) && self.is_border_cell(body.cell))
+            .filter(move |(body, details)| own(details) && is_wanted(body.cell))
             .map(|(body, details)| self.entity_view(body, details));
         let cells = self.cells.all.iter().zip(0u32..);
-        let cells = cells.filter(|(cell, index)| !cell.ground.is_empty() && self.is_border_cell(*index));
+        let cells = cells.filter(move |(cell, index)| {
+            !cell.ground.is_empty()
+                && (for_ground.contains(&(*index as usize)) || self.is_border_cell(*index))
+        });
         bodies.chain(cells.flat_map(|(cell, _)| cell.ground.iter().map(item_view)))
+    }
+
+    /// The cells of other zones in which avatars and creatures of this zone stand, and the cells around.
+    pub fn cells_around_outsiders(&self) -> BTreeSet<CellId> {
+        let own = |details: &EntityDetails| !matches!(details, EntityDetails::Ghost(_));
+        let bodies = self.bodies.hot.iter().zip(&self.bodies.details);
+        let outside = bodies.filter(|(body, details)| own(details) && !self.cells.owned(body.cell));
+        let cells: BTreeSet<u32> = outside.map(|(body, _)| body.cell).collect();
+        let around = cells.into_iter().flat_map(|cell| self.cells.around(cell as usize, 1));
+        around.filter(|&index| !self.cells.owned(index as u32)).map(|index| self.cells.id(index)).collect()
     }
 
     /// A point of the map as a place in this space.
@@ -295,6 +318,8 @@ fn item_view(ground_item: &GroundItem) -> EntityView {
 #[derive(Debug)]
 pub struct AvatarView<'a> {
     pub own: OwnState,
+    /// The velocity that the player wants. `own` has the velocity of the last tick.
+    pub desired_velocity: (i32, i32),
     pub cooldown_ms: u64,
     pub possessions: &'a Possessions,
     pub trade: Option<u64>,

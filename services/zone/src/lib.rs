@@ -55,7 +55,8 @@ impl Service for Zone {
         };
         let (hub, links) = LinkHub::new(&node, spec);
         let switchboard = Switchboard::new(node.world(), hub.clone());
-        let service = ZoneService::new(&node.id().name, switchboard.clone(), daemon.draining());
+        let service =
+            ZoneService::new(&node.id().name, switchboard.clone(), messages.clone(), daemon.draining());
         let spaces = Spaces::new(node.clone(), daemon.clone(), config, hub.clone(), switchboard, journal)?;
         node.serve(Routes::new(service.into_server()).add_service(hub.service()));
         streams::to_the_world(&node, &daemon, &messages);

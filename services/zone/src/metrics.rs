@@ -21,6 +21,8 @@ const COMMITS: &str = "shardkeep_zone_commits_total";
 const COMMIT_SECONDS: &str = "shardkeep_zone_commit_seconds";
 const HANDOVERS: &str = "shardkeep_zone_handovers_total";
 const HANDOVER_SECONDS: &str = "shardkeep_zone_handover_seconds";
+const SPAWNS_GIVEN: &str = "shardkeep_zone_spawns_given_total";
+const SNAPSHOTS: &str = "shardkeep_zone_snapshots_total";
 const ADMITTED: &str = "shardkeep_zone_avatars_admitted_total";
 const RELEASED: &str = "shardkeep_zone_avatars_released_total";
 const SAVED: &str = "shardkeep_zone_soft_states_saved_total";
@@ -51,6 +53,8 @@ pub(crate) fn describe() {
         HANDOVER_SECONDS,
         "Duration of a hand-over. The avatar moves meanwhile; its hard actions wait"
     );
+    describe_counter!(SPAWNS_GIVEN, "Spawns given to the new zone of their sector, by outcome");
+    describe_counter!(SNAPSHOTS, "Snapshots for the buddy zone, by outcome");
     describe_counter!(ADMITTED, "Avatars admitted, by origin");
     describe_counter!(RELEASED, "Avatars saved and released, by outcome");
     describe_counter!(SAVED, "Soft states written behind");
@@ -127,6 +131,14 @@ pub(crate) fn committed(reason: &'static str, outcome: &'static str, took: Durat
 pub(crate) fn handed_over(outcome: &'static str, took: Duration) {
     counter!(HANDOVERS, "outcome" => outcome).increment(1);
     histogram!(HANDOVER_SECONDS).record(took);
+}
+
+pub(crate) fn spawns_given(outcome: &'static str, count: usize) {
+    counter!(SPAWNS_GIVEN, "outcome" => outcome).increment(count as u64);
+}
+
+pub(crate) fn mirrored(outcome: &'static str) {
+    counter!(SNAPSHOTS, "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn admitted(from: &'static str) {

@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     app::{App, Clock},
     config::{Config, JournalConfig},
-    domain::{partition::Table, space::Space},
+    domain::{mirror::Mirror, partition::Table, space::Space},
     edge::{
         calls::SharedCalls,
         executor::Executor,
@@ -86,6 +86,7 @@ pub(crate) struct Spaces {
     tables: watch::Sender<Arc<Table>>,
     /// The stream to the leading world.
     presence: watch::Sender<Option<mpsc::Sender<world::PresenceReport>>>,
+    mirror: Mirror,
     zone_avatars: Arc<AtomicUsize>,
     ticks: TickThreads,
     running: JoinSet<SpaceId>,
@@ -126,6 +127,7 @@ impl Spaces {
             switchboard,
             tables: watch::Sender::default(),
             presence: watch::Sender::default(),
+            mirror: Mirror::default(),
             zone_avatars: Arc::default(),
             running: JoinSet::new(),
             started: BTreeSet::new(),
@@ -161,9 +163,12 @@ impl Spaces {
     fn message(&mut self, message: ZoneMessage) {
         match message {
             ZoneMessage::Partition(table) if table.is_newer_than(&self.table()) => {
+                let orphans = self.mirror.orphans(&table, Map::named);
                 self.tables.send_replace(table);
                 self.start_spaces();
+                self.calls.give_orphans(orphans);
             }
+            ZoneMessage::Mirrored { zone, space, snapshot } => self.mirror.keep(zone, space, snapshot),
             ZoneMessage::Partition(table) => {
                 tracing::debug!(term = %table.term, epoch = table.epoch, "an old partition is refused");
             }

@@ -1,4 +1,4 @@
-//! Stage 1: moves every body by its velocity, within walls, the map's edge and the owned cells.
+//! Stage 1: moves every body by its velocity, within walls and the map's edge.
 
 use crate::{
     Map, Sim,
@@ -18,12 +18,11 @@ pub(crate) fn run(sim: &mut Sim) {
         match details {
             EntityDetails::Avatar(avatar) => {
                 let desired_velocity = if body.alive() { avatar.desired_velocity } else { (0, 0) };
-                walk(body, desired_velocity, steps, map, |_, _| true);
+                walk(body, desired_velocity, steps, map);
             }
             EntityDetails::Creature(creature) => {
                 let desired_velocity = pursue(body, creature.goal, steps);
-                let cells = &*cells;
-                walk(body, desired_velocity, steps, map, |x, y| cells.owned(cells.at(x, y)));
+                walk(body, desired_velocity, steps, map);
             }
             EntityDetails::Ghost(_) => extrapolate(body, steps, map),
         }
@@ -37,18 +36,12 @@ fn enter_cell(body: &mut Body, cells: &mut Cells) {
 }
 
 /// Moves along each axis separately, so that a body slides along a wall. Watchers get the velocity that resulted.
-fn walk(
-    body: &mut Body,
-    desired_velocity: (i32, i32),
-    steps: i32,
-    map: &Map,
-    allowed: impl Fn(i32, i32) -> bool,
-) {
+fn walk(body: &mut Body, desired_velocity: (i32, i32), steps: i32, map: &Map) {
     if desired_velocity == (0, 0) {
         body.set_velocity(0, 0);
         return;
     }
-    let free = |x: i32, y: i32| !map.grid.is_blocked(x, y) && allowed(x, y);
+    let free = |x: i32, y: i32| !map.grid.is_blocked(x, y);
     let (mut vx, mut vy) = desired_velocity;
     let (x, part) = step(body.x, body.parts.0, vx, steps);
     if vx != 0 && !free(x, body.y) {

@@ -192,7 +192,7 @@ fn remote_item_pick_up_commits_and_notifies_owner() {
 
     let mut owner = World::open();
     let items = vec![(super::item(5), at(32_500, 5_000))];
-    owner.tick([Input::Ground { cells: rect(0, 0, 4, 4), items, generations: BTreeMap::new() }]);
+    owner.tick([Input::Ground { cells: rect(0, 0, 4, 4), items }]);
     owner.enter(ANN, at(32_500, 5_000));
     owner.tick([Input::ItemTaken(item)]);
     assert_eq!(replies(&owner.act(ANN, pick_up())), [(ANN, Err(Refusal::NotFound))]);
@@ -202,8 +202,8 @@ fn remote_item_pick_up_commits_and_notifies_owner() {
 fn ground_items_near_border_are_sent_to_neighbour() {
     let mut world = half();
     let items = vec![(super::item(5), at(30_000, 5_000))];
-    world.tick([Input::Ground { cells: rect(0, 0, 1, 1), items, generations: BTreeMap::new() }]);
-    let shown: Vec<EntityId> = world.sim.at_border().map(|seen| seen.state.entity).collect();
+    world.tick([Input::Ground { cells: rect(0, 0, 1, 1), items }]);
+    let shown: Vec<EntityId> = world.sim.at_border(&BTreeSet::new()).map(|seen| seen.state.entity).collect();
     assert_eq!(shown, [EntityId::ground_item(ItemId(5))]);
 }
 

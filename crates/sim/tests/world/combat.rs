@@ -62,7 +62,7 @@ fn spawn_generation_continues_from_database() {
     let rabbit = creature(9);
     assert_eq!(attack(&mut world, rabbit), Err(Refusal::NotFound), "its past is not known yet");
     let generations = BTreeMap::from([(9, 41)]);
-    world.tick([Input::Ground { cells: rect(0, 0, 1, 1), items: vec![], generations }]);
+    world.tick([ground(rect(0, 0, 1, 1)), Input::Populate { cells: rect(0, 0, 1, 1), generations }]);
     let (_, HardChange::Loot { generation, .. }) = kill(&mut world, rabbit) else { panic!() };
     assert_eq!(generation, 42);
 }

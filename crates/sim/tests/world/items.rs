@@ -9,7 +9,7 @@ fn possessions_of(items: &[u64], last_action: u64) -> Possessions {
 fn with_item_on_ground() -> World {
     let mut world = World::open();
     let items = vec![(item(5), at(11_000, 10_000))];
-    world.tick([Input::Ground { cells: rect(0, 0, 4, 4), items, generations: BTreeMap::new() }]);
+    world.tick([Input::Ground { cells: rect(0, 0, 4, 4), items }]);
     world
 }
 

@@ -6,13 +6,17 @@ mod bench;
 mod border;
 mod cells;
 mod combat;
+mod creatures;
 mod items;
 mod movement;
 mod replay;
 mod snapshot;
 mod trades;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use shardkeep_sim::{
     Act, ActionKey, EnteringAvatar, Event, HardChange, Input, Item, Map, Outcome, Possessions, Refusal,
@@ -75,7 +79,8 @@ impl World {
     fn on(map: Map, owned: CellRect) -> Self {
         let mut world =
             Self { sim: Sim::new(SPACE, Arc::new(map), 7, 1_000_000), now: 1_000_000, requests: 0 };
-        world.tick([Input::Sectors(vec![owned]), ground(owned)]);
+        let populate = Input::Populate { cells: owned, generations: BTreeMap::new() };
+        world.tick([Input::Sectors(vec![owned]), ground(owned), populate]);
         world
     }
 
@@ -123,7 +128,7 @@ impl World {
 }
 
 fn ground(cells: CellRect) -> Input {
-    Input::Ground { cells, items: vec![], generations: BTreeMap::new() }
+    Input::Ground { cells, items: vec![] }
 }
 
 fn replies(events: &[Event]) -> Vec<(CharacterId, Result<Reply, Refusal>)> {

@@ -16,7 +16,7 @@ use crate::domain::{
 };
 
 /// How long a zone may be disconnected from the world before it counts as dead, even if the registry lists it as up.
-const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
+const DISCONNECT_GRACE: Duration = Duration::from_millis(1_200);
 
 pub(crate) struct Zones {
     /// The layout of a world that has none yet.
@@ -141,6 +141,11 @@ impl Zones {
 
     pub(crate) fn get(&self, id: &InstanceId) -> Option<&ZoneView> {
         self.all.iter().find(|zone| zone.id() == id)
+    }
+
+    /// The zones that are not dead, also those without sectors.
+    pub(crate) fn alive(&self) -> impl Iterator<Item = &ZoneView> {
+        self.all.iter().filter(|zone| !zone.is(Health::Gone))
     }
 
     pub(crate) fn is_alive(&self, id: &InstanceId) -> bool {

@@ -52,7 +52,12 @@ pub(crate) fn partition(term: Term, layout: &Layout, zones: &Zones) -> proto::Pa
         epoch: layout.revision(),
         sectors: layout.sectors().map(sector).collect(),
         spaces: layout.spaces().map(space).collect(),
+        alive: zones.alive().map(live_zone).collect(),
     }
+}
+
+fn live_zone(zone: &ZoneView) -> proto::LiveZone {
+    proto::LiveZone { zone: Some(zone.id().into()), grpc_address: zone.grpc_address().to_owned() }
 }
 
 /// The layout with avatars and migrations, as operators get it.

@@ -56,6 +56,17 @@ impl zone_server::Zone for StandInZone {
         Err(Status::unimplemented("settle"))
     }
 
+    async fn take_snapshot(
+        &self,
+        _: Request<TakeSnapshotRequest>,
+    ) -> Result<Response<TakeSnapshotReply>, Status> {
+        Err(Status::unimplemented("take_snapshot"))
+    }
+
+    async fn mirror(&self, _: Request<MirrorRequest>) -> Result<Response<MirrorReply>, Status> {
+        Err(Status::unimplemented("mirror"))
+    }
+
     type PeerStream = ResponseStream<PeerFrame>;
 
     async fn peer(&self, _: Request<Streaming<PeerFrame>>) -> Result<Response<Self::PeerStream>, Status> {

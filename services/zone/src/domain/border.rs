@@ -1,6 +1,6 @@
 //! News for neighbouring zones: ghosts of the entities near their border, and effects across it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use shardkeep_sim::{EffectResult, EntityView, Sim};
 use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, InstanceId, SpaceId};
@@ -13,6 +13,11 @@ use crate::domain::{
 
 /// Entities are sent to the owners of cells at most this far away.
 const GHOST_MARGIN: u16 = 1;
+/// Zones with sectors at most this many cells away are neighbours. Creatures walk up to 45 m from their homes, and act
+/// 20 m around them.
+const NEIGHBOUR_MARGIN: u16 = 3;
+/// How long the interest of a neighbour lasts, in ticks. Each of its frames renews it.
+const INTEREST_TICKS: u64 = 20;
 /// Interval in ticks between messages with changed ghosts.
 const GHOST_TICKS: u64 = 2;
 /// Unchanged ghosts are sent again after this many ticks.
@@ -35,6 +40,9 @@ struct Neighbour {
     sent: HashMap<EntityId, SentGhost>,
     /// News that goes with the next frame.
     next: Frame,
+    /// Cells around which the neighbour needs to know everything, until this tick.
+    interest: BTreeSet<CellId>,
+    interest_until: u64,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +50,8 @@ pub(crate) struct Border {
     neighbours: BTreeMap<String, Neighbour>,
     /// The neighbour that sent the last effect of each actor.
     effect_source: HashMap<EntityId, String>,
+    /// The neighbour that simulates each ghost. Its avatars and creatures may stand in cells of any zone.
+    ghost_source: HashMap<EntityId, String>,
 }
 
 impl Border {
@@ -56,7 +66,8 @@ impl Border {
     ) -> Vec<Effect> {
         let sectors = table.of(me, space).chain(before.of(me, space));
         let own: Vec<CellRect> = sectors.map(|sector| sector.cells).collect();
-        let others = table.around(&own, GHOST_MARGIN, me).filter(|sector| !sector.grpc_address.is_empty());
+        let others =
+            table.around(&own, NEIGHBOUR_MARGIN, me).filter(|sector| !sector.grpc_address.is_empty());
         let others: BTreeMap<&str, &Sector> = others.map(|sector| (sector.zone.as_str(), sector)).collect();
         let mut effects = Vec::new();
         self.neighbours.retain(|name, neighbour| {
@@ -77,11 +88,38 @@ impl Border {
         effects
     }
 
-    /// Queues an effect for the zone that owns the cell of the target.
-    pub(crate) fn effect(&mut self, effect: &shardkeep_sim::Effect, sim: &Sim, table: &Table) {
-        let owner = sim.position(effect.target).and_then(|at| table.owner(at.cell()));
-        if let Some(neighbour) = owner.and_then(|sector| self.neighbours.get_mut(&sector.zone)) {
+    /// Queues an effect for the zone that simulates the target.
+    pub(crate) fn effect(&mut self, effect: &shardkeep_sim::Effect) {
+        let source = self.ghost_source.get(&effect.target);
+        if let Some(neighbour) = source.and_then(|zone| self.neighbours.get_mut(zone)) {
             neighbour.next.effects.push(*effect);
+        }
+    }
+
+    /// Tells a neighbour that its ground has changed.
+    pub(crate) fn ground_stale(&mut self, cell: CellId, table: &Table) {
+        let owner = table.owner(cell);
+        if let Some(neighbour) = owner.and_then(|sector| self.neighbours.get_mut(&sector.zone)) {
+            neighbour.next.stale.push(cell);
+        }
+    }
+
+    /// Stores who simulates these ghosts, and around which cells the sender needs ghosts.
+    pub(crate) fn note_frame(&mut self, from: &str, ghosts: &[EntityView], interest: Vec<CellId>, tick: u64) {
+        for ghost in ghosts {
+            match self.ghost_source.get_mut(&ghost.state.entity) {
+                Some(source) if source == from => {}
+                Some(source) => from.clone_into(source),
+                None => {
+                    self.ghost_source.insert(ghost.state.entity, from.to_owned());
+                }
+            }
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(from)
+            && !interest.is_empty()
+        {
+            neighbour.interest = interest.into_iter().collect();
+            neighbour.interest_until = tick + INTEREST_TICKS;
         }
     }
 
@@ -115,10 +153,13 @@ impl Border {
         self.neighbours.get_mut(self.effect_source.get(&actor)?)
     }
 
-    /// A neighbour did not get some frames. The next frames repeat all ghosts; effects repeat themselves.
-    pub(crate) fn frames_lost(&mut self, zone: &str) {
+    /// A neighbour did not get this frame. The next frames repeat all ghosts and what does not repeat itself.
+    pub(crate) fn frames_lost(&mut self, zone: &str, frame: Frame) {
         if let Some(neighbour) = self.neighbours.get_mut(zone) {
             neighbour.sent.clear();
+            neighbour.next.taken.extend(frame.taken);
+            neighbour.next.rewarded.extend(frame.rewarded);
+            neighbour.next.stale.extend(frame.stale);
         }
     }
 
@@ -128,7 +169,9 @@ impl Border {
             return Vec::new();
         }
         let ghosts_due = tick.is_multiple_of(GHOST_TICKS);
-        let seen: Vec<EntityView> = if ghosts_due { sim.at_border().collect() } else { Vec::new() };
+        let current = self.neighbours.values().filter(|neighbour| tick < neighbour.interest_until);
+        let interest: BTreeSet<CellId> = current.flat_map(|it| it.interest.iter().copied()).collect();
+        let seen: Vec<EntityView> = if ghosts_due { sim.at_border(&interest).collect() } else { Vec::new() };
         let mut near: HashMap<&str, Vec<&EntityView>> = HashMap::new();
         for seen in &seen {
             let map = sim.map();
@@ -141,16 +184,32 @@ impl Border {
                 }
             }
         }
+        let mut wanted: BTreeMap<&str, Vec<CellId>> = BTreeMap::new();
+        for cell in if ghosts_due { sim.cells_around_outsiders() } else { BTreeSet::new() } {
+            if let Some(owner) = table.owner(cell).filter(|owner| owner.zone != me.name) {
+                wanted.entry(&owner.zone).or_default().push(cell);
+            }
+        }
         let mut effects = Vec::new();
         for (name, neighbour) in &mut self.neighbours {
             if ghosts_due {
-                neighbour.queue_ghosts(tick, &near.remove(name.as_str()).unwrap_or_default());
+                neighbour.next.interest = wanted.remove(name.as_str()).unwrap_or_default();
+                let mut near = near.remove(name.as_str()).unwrap_or_default();
+                if tick < neighbour.interest_until {
+                    let known: HashSet<EntityId> = near.iter().map(|seen| seen.state.entity).collect();
+                    near.extend(seen.iter().filter(|seen| {
+                        let wanted = neighbour.interest.contains(&seen.state.position.cell());
+                        wanted && !known.contains(&seen.state.entity)
+                    }));
+                }
+                neighbour.queue_ghosts(tick, &near);
             }
             let frames = std::iter::from_fn(|| next_frame(&mut neighbour.next));
             effects.extend(frames.map(|frame| Effect::Frame { zone: name.clone(), frame }));
         }
         if tick.is_multiple_of(1_000) {
             self.effect_source.retain(|actor, _| sim.position(*actor).is_some());
+            self.ghost_source.retain(|ghost, _| sim.position(*ghost).is_some());
         }
         effects
     }
@@ -194,6 +253,8 @@ fn next_frame(rest: &mut Frame) -> Option<Frame> {
         results: take(&mut rest.results),
         taken: take(&mut rest.taken),
         rewarded: take(&mut rest.rewarded),
+        interest: take(&mut rest.interest),
+        stale: take(&mut rest.stale),
     };
     (frame != Frame::default()).then_some(frame)
 }
@@ -252,7 +313,9 @@ mod tests {
         };
         assert_eq!(queue(&mut border, 2), [(2, 0)]);
         assert_eq!(queue(&mut border, 4), []);
-        border.frames_lost("zone-2");
+        let lost = Frame { stale: vec![CellId { space: SpaceId(1), x: 1, y: 1 }], ..Frame::default() };
+        border.frames_lost("zone-2", lost.clone());
+        assert_eq!(border.neighbours["zone-2"].next, lost, "what does not repeat itself is sent again");
         assert_eq!(queue(&mut border, 6), [(2, 0)]);
     }
 

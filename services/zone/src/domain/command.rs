@@ -7,9 +7,19 @@ use shardkeep_types::{CellRect, CharacterId, Epoch, Position, Term};
 
 use crate::domain::{
     handover::SourceEvent,
+    mirror::Snapshot,
     partition::Table,
     payload::{Admission, Frame, OfferedAvatar, ReplyTo, Settlement, StoredAvatar},
 };
+
+/// The answer of a zone that was asked to take spawns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SpawnsAnswer {
+    Taken,
+    Refused,
+    /// It may have taken them.
+    Unknown,
+}
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -44,9 +54,20 @@ pub(crate) enum Command {
         from: String,
         frame: Frame,
     },
-    /// The neighbour's queue was full, so frames were dropped.
+    /// The neighbour's queue was full, so this frame was not sent.
     FramesLost {
         zone: String,
+        frame: Box<Frame>,
+    },
+    /// Another zone gives spawns away, or what a dead zone had.
+    TakeSnapshot {
+        snapshot: Snapshot,
+        reply: ReplyTo,
+    },
+    /// The zone that owns the homes of these spawns has taken them, or not.
+    SpawnsGiven {
+        numbers: Vec<u32>,
+        answer: SpawnsAnswer,
     },
     /// A batch with this many records is not in the journal.
     JournalLost {

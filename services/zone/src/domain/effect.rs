@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use shardkeep_journal::Batch;
 use shardkeep_link::{GatewayId, PublishKind, ServerMessage};
-use shardkeep_sim::{EntityView, Perception};
+use shardkeep_sim::{EntityView, Perception, SpawnState};
 use shardkeep_types::{CellRect, CharacterId, Epoch, GroupKey, Position, SessionId};
 use shardkeep_wire::payload::ErrorCode;
 
-use crate::domain::payload::{
-    Destination, Fences, Frame, Job, OfferedAvatar, PresenceReport, ReplyTo, Settlement, SoftState,
+use crate::domain::{
+    mirror::Snapshot,
+    payload::{
+        Destination, Fences, Frame, Job, OfferedAvatar, PresenceReport, ReplyTo, Settlement, SoftState,
+    },
 };
 
 #[derive(Debug)]
@@ -83,6 +86,16 @@ pub(crate) enum Effect {
     Settle {
         to: Arc<Destination>,
         settlement: Settlement,
+    },
+    /// Asks the zone that owns their homes to take these spawns.
+    GiveSpawns {
+        to: Destination,
+        spawns: Vec<SpawnState>,
+    },
+    /// For the buddy, which gives it to others if this zone dies.
+    Mirror {
+        to: Destination,
+        snapshot: Snapshot,
     },
     OpenNeighbour {
         zone: String,

@@ -7,6 +7,8 @@ pub(crate) mod command;
 mod commit_queue;
 pub(crate) mod effect;
 pub(crate) mod handover;
+mod lost_spawns;
+pub(crate) mod mirror;
 pub(crate) mod outbox;
 pub(crate) mod partition;
 pub(crate) mod payload;

@@ -1,9 +1,14 @@
 //! The partition: the owner of each sector, as the world publishes it. A table of an older term or epoch is refused.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
+};
 
 use shardkeep_sim::Map;
 use shardkeep_types::{CellId, CellRect, Epoch, InstanceId, Layer, Position, SpaceId, Term};
+
+use crate::domain::payload::Destination;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sector {
@@ -29,7 +34,12 @@ pub(crate) struct Table {
     pub(crate) epoch: u64,
     pub(crate) sectors: Vec<Sector>,
     pub(crate) spaces: BTreeMap<SpaceId, SpaceInfo>,
+    /// The zones that are not dead, with their addresses.
+    pub(crate) alive: BTreeMap<ZoneName, String>,
 }
+
+/// Name and incarnation of a zone.
+pub(crate) type ZoneName = (String, u64);
 
 impl Table {
     /// Whether this table replaces `other`. The world may announce one epoch again with further addresses.
@@ -40,6 +50,30 @@ impl Table {
 
     pub(crate) fn owner(&self, cell: CellId) -> Option<&Sector> {
         self.sectors.iter().find(|sector| sector.cells.contains(cell) && !sector.zone.is_empty())
+    }
+
+    /// The space and zone that own a cell, if the zone can be called.
+    pub(crate) fn destination(&self, cell: CellId) -> Option<Destination> {
+        let owner = self.owner(cell).filter(|sector| !sector.grpc_address.is_empty())?;
+        Some(Destination {
+            space: cell.space,
+            name: owner.zone.clone(),
+            incarnation: owner.incarnation,
+            grpc_address: owner.grpc_address.clone(),
+        })
+    }
+
+    /// The zone that keeps the snapshots of a zone: the next one that is alive. `None`: there is no other.
+    pub(crate) fn buddy(&self, me: &InstanceId, space: SpaceId) -> Option<Destination> {
+        let me = (me.name.clone(), me.incarnation);
+        let next = self.alive.range((Bound::Excluded(&me), Bound::Unbounded)).next();
+        let ((name, incarnation), address) = next.or_else(|| self.alive.first_key_value())?;
+        (*name != me.0 && !address.is_empty()).then(|| Destination {
+            space,
+            name: name.clone(),
+            incarnation: *incarnation,
+            grpc_address: address.clone(),
+        })
     }
 
     /// The sectors of a zone in one space.
@@ -122,6 +156,19 @@ mod tests {
         assert_eq!(names(&own, 1), ["zone-2"]);
         assert_eq!(names(&own, 3), ["zone-2", "zone-3"]);
         assert!(names(&[], 1).is_empty());
+    }
+
+    #[test]
+    fn buddy_is_the_next_zone_that_is_alive() {
+        let alive = |names: &[&str]| Table {
+            alive: names.iter().map(|name| (((*name).to_owned(), 5), (*name).to_owned())).collect(),
+            ..Table::default()
+        };
+        let buddy = |names| alive(names).buddy(&me(5), SpaceId(1)).map(|buddy| buddy.name);
+        assert_eq!(buddy(&["zone-0", "zone-1", "zone-2"]).as_deref(), Some("zone-2"));
+        assert_eq!(buddy(&["zone-0", "zone-1"]).as_deref(), Some("zone-0"));
+        assert_eq!(buddy(&["zone-1"]), None);
+        assert_eq!(buddy(&[]), None);
     }
 
     #[test]

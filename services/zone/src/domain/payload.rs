@@ -122,6 +122,10 @@ pub(crate) struct Frame {
     pub(crate) taken: Vec<EntityId>,
     /// Avatars of the receiver that the database has rewarded for a kill in the sender's zone.
     pub(crate) rewarded: Vec<CharacterId>,
+    /// Cells of the receiver where the sender has avatars or creatures. The sender needs to know what is around them.
+    pub(crate) interest: Vec<CellId>,
+    /// Cells of the receiver whose ground the sender has changed.
+    pub(crate) stale: Vec<CellId>,
 }
 
 /// A report to the world: all avatars of a space in this zone, or the changes since the last report.

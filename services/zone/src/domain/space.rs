@@ -8,6 +8,7 @@ mod links;
 mod player_events;
 mod saving;
 mod source;
+mod spawns;
 mod target;
 
 use std::{
@@ -19,7 +20,9 @@ use std::{
 use shardkeep_journal::{Origin, Recorder};
 use shardkeep_link::{GatewayId, LinkEvent};
 use shardkeep_sim::{CellForm, CellUpdate, Input, Kind, Ring, Sim};
-use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, Position, SessionId, SpaceId, Term, WorldId};
+use shardkeep_types::{
+    CellId, CellRect, CharacterId, Epoch, InstanceId, Position, SessionId, SpaceId, Term, WorldId,
+};
 
 use crate::{
     config::Config,
@@ -30,9 +33,11 @@ use crate::{
         commit_queue::CommitQueue,
         effect::{Answer, CommandError, Effect, Observation},
         handover::{Arrival, HandedOver},
+        lost_spawns::LostSpawns,
+        mirror::AvatarSnapshot,
         outbox::Outbox,
         partition::Table,
-        payload::{Frame, ReplyTo},
+        payload::{Destination, Frame, ReplyTo},
         players::{Player, Players},
         presence::Presence,
         publish,
@@ -87,6 +92,15 @@ pub(crate) struct Space {
     handover_retry_at: HashMap<CharacterId, Instant>,
     outbox: Outbox,
     border: Border,
+    /// Cells that wait for the spawns of their last owner, and how long.
+    spawn_waits: Vec<(CellRect, Instant)>,
+    populating: Vec<spawns::Populating>,
+    lost_spawns: LostSpawns,
+    /// Avatars of dead zones, which the world may give to this zone, and until when.
+    remembered: HashMap<CharacterId, (AvatarSnapshot, Instant)>,
+    next_snapshot: Instant,
+    /// The zone that has got the last snapshot.
+    buddy: Option<Destination>,
     presence: Presence,
     /// When the AI got the last perceptions. `None` without an AI.
     perceived_at: Option<Instant>,
@@ -126,6 +140,12 @@ impl Space {
             handover_retry_at: HashMap::new(),
             outbox: Outbox::default(),
             border: Border::default(),
+            spawn_waits: Vec::new(),
+            populating: Vec::new(),
+            lost_spawns: LostSpawns::default(),
+            remembered: HashMap::new(),
+            next_snapshot: now,
+            buddy: None,
             presence: Presence::default(),
             perceived_at: None,
             saving: SaveSchedule::new(now + config.save_interval),
@@ -164,7 +184,7 @@ impl Space {
     /// elsewhere.
     pub(crate) fn is_finished(&self) -> bool {
         let owns_nothing = self.table.term != Term(0) && self.cell_epochs.is_empty();
-        owns_nothing && self.is_empty() && self.handed_over.is_empty()
+        owns_nothing && self.is_empty() && self.handed_over.is_empty() && self.lost_spawns.is_empty()
     }
 
     /// Whether all avatars are saved and released.
@@ -176,6 +196,12 @@ impl Space {
     #[cfg(test)]
     pub(crate) fn player(&self, character: CharacterId) -> Option<(Epoch, bool)> {
         self.players.get(character).map(|player| (player.epoch, player.is_playing()))
+    }
+
+    /// The spawns whose homes this zone owns.
+    #[cfg(test)]
+    pub(crate) fn spawns(&self) -> Vec<shardkeep_sim::SpawnState> {
+        self.sim.spawn_states().collect()
     }
 
     pub(crate) fn surroundings(&mut self, now: Instant, surroundings: Surroundings) {
@@ -216,13 +242,13 @@ impl Space {
                 self.reply_to(reply, Answer::Observed(Box::new(self.observe())));
             }
             Command::Peer { from, frame } => self.peer_frame(&from, frame),
-            Command::FramesLost { zone } => self.border.frames_lost(&zone),
+            Command::FramesLost { zone, frame } => self.border.frames_lost(&zone, *frame),
             Command::JournalLost { records } => {
                 if let Some(recorder) = &mut self.recorder {
                     recorder.lost(records, self.sim.now());
                 }
             }
-            Command::Partition(table) => self.partition(table),
+            Command::Partition(table) => self.partition(&table),
             Command::PresenceLost => self.presence.report_all(),
             Command::AiConnected(connected) => self.perceived_at = connected.then_some(now),
             Command::Intents(intents) => {
@@ -230,8 +256,14 @@ impl Space {
                 self.apply(Input::Intents(intents));
             }
             Command::Ground { cells, items, generations } => {
-                self.apply(Input::Ground { cells, items, generations });
+                self.apply(Input::Ground { cells, items });
+                self.populate_soon(cells, generations);
             }
+            Command::TakeSnapshot { snapshot, reply } => {
+                let answer = self.take_snapshot(snapshot);
+                self.reply_to(reply, Answer::Done(answer));
+            }
+            Command::SpawnsGiven { numbers, answer } => self.lost_spawns.answered(now, &numbers, answer),
             Command::Committed { number, change, outcome, stale } => {
                 self.committed(number, &change, outcome, stale);
             }
@@ -260,6 +292,8 @@ impl Space {
         }
         self.advance_arrivals();
         self.advance_leaving();
+        self.advance_spawns();
+        self.send_snapshot();
         self.save_soft_state();
         self.answer();
         self.effects.extend(self.border.frames(self.tick, &self.sim, &self.table, &self.me));
@@ -326,19 +360,24 @@ impl Space {
     }
 
     /// Applies a new table. New cells need their ground; cells with a new epoch need a keyframe.
-    fn partition(&mut self, table: Arc<Table>) {
+    fn partition(&mut self, table: &Arc<Table>) {
         let space = self.id();
         if !table.is_newer_than(&self.table) {
             tracing::debug!(term = %table.term, epoch = table.epoch, "an old partition is refused");
             return;
         }
-        let before: Vec<_> =
-            self.table.of(&self.me, space).map(|sector| (sector.cells, sector.epoch)).collect();
+        let old = std::mem::replace(&mut self.table, table.clone());
+        let before: Vec<_> = old.of(&self.me, space).map(|sector| (sector.cells, sector.epoch)).collect();
         let owned: Vec<_> = table.of(&self.me, space).map(|sector| (sector.cells, sector.epoch)).collect();
         tracing::info!(term = %table.term, epoch = table.epoch, %space, sectors = owned.len(), "partition");
         self.apply(Input::Sectors(owned.iter().map(|(cells, _)| *cells).collect()));
-        let new = owned.iter().filter(|sector| !before.contains(sector));
-        self.effects.extend(new.map(|(cells, _)| Effect::LoadGround(*cells)));
+        for (cells, _) in before.iter().filter(|sector| !owned.contains(sector)) {
+            self.forget_waits(cells);
+        }
+        for (cells, _) in owned.iter().filter(|sector| !before.contains(sector)) {
+            self.wait_for_spawns(*cells, &old);
+            self.effects.push(Effect::LoadGround(*cells));
+        }
         let epochs = table.cell_epochs(&self.me, space);
         for (&cell, epoch) in &epochs {
             if self.cell_epochs.get(&cell) != Some(epoch) {
@@ -350,8 +389,8 @@ impl Space {
         self.cell_epochs = epochs;
         let is_closing = table.spaces.get(&space).is_some_and(|space| space.closing);
         self.exit = is_closing.then(|| table.exit()).flatten();
-        self.effects.extend(self.border.update_neighbours(&table, &self.table, &self.me, space));
-        self.table = table;
+        self.effects.extend(self.border.update_neighbours(table, &old, &self.me, space));
+        self.give_spawns();
     }
 
     /// Stores the gateway of a session. `None` if the session has no avatar here.
@@ -384,8 +423,10 @@ impl Space {
     /// Applies news of a neighbour.
     fn peer_frame(&mut self, from: &str, frame: Frame) {
         metrics::peer_frame("in");
-        let Frame { ghosts, gone, effects, results, taken, rewarded } = frame;
+        let Frame { ghosts, gone, effects, results, taken, rewarded, interest, stale } = frame;
+        self.border.note_frame(from, &ghosts, interest, self.tick);
         ghosts.into_iter().for_each(|ghost| self.apply(Input::Ghost(ghost.state)));
+        stale.into_iter().for_each(|cell| self.reload_ground(cell));
         gone.into_iter().for_each(|entity| self.apply(Input::GhostGone(entity)));
         taken.into_iter().for_each(|item| self.apply(Input::ItemTaken(item)));
         self.effects.extend(rewarded.into_iter().map(Effect::Load));

@@ -15,18 +15,22 @@ use shardkeep_rpc::{
     dbcache::{
         GroundItem, LoadGroundReply, LoadGroundRequest, ReleaseRequest, SaveSoftRequest, TransferRequest,
     },
-    zone::{PeerFrame, zone_client::ZoneClient},
+    zone::{MirrorRequest, PeerFrame, TakeSnapshotRequest, zone_client::ZoneClient},
 };
-use shardkeep_sim::HardChange;
+use shardkeep_sim::{HardChange, SpawnState};
 use shardkeep_types::{CellRect, CharacterId, DaemonKind, Epoch};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     domain::{
-        command::Command,
+        command::{Command, SpawnsAnswer},
         handover::SourceEvent,
+        mirror::Snapshot,
         payload::{Destination, Fences, Job, OfferedAvatar, Settlement, SoftState},
     },
     edge::{
@@ -39,6 +43,9 @@ use crate::{
 };
 
 const OFFER_DEADLINE: Duration = Duration::from_secs(1);
+/// Shorter than the time for which the new zone waits for spawns, so that there is time for repeats.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_millis(500);
+const SNAPSHOT_TRIES: u32 = 8;
 const SETTLE_DEADLINE: Duration = Duration::from_secs(1);
 /// After these attempts the target asks the database.
 const SETTLE_TRIES: u32 = 5;
@@ -63,6 +70,8 @@ pub(crate) struct SharedCalls {
 pub(crate) struct Calls {
     shared: SharedCalls,
     messages: mpsc::Sender<Message>,
+    /// One snapshot at a time.
+    mirroring: Arc<Semaphore>,
 }
 
 impl SharedCalls {
@@ -74,7 +83,59 @@ impl SharedCalls {
 
     /// The calls of a space. Their results arrive as messages.
     pub(crate) fn of_space(&self, messages: mpsc::Sender<Message>) -> Calls {
-        Calls { shared: self.clone(), messages }
+        Calls { shared: self.clone(), messages, mirroring: Arc::new(Semaphore::new(1)) }
+    }
+
+    fn zone(&self, grpc_address: &str) -> ZoneClient<Channel> {
+        // A channel keeps the runtime in which it was made.
+        let _network = self.network.enter();
+        let channel = self.node.channel(DaemonKind::Zone, grpc_address);
+        ZoneClient::new(channel)
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Gives a part of a snapshot to the zone that owns its sectors.
+    fn give(
+        &self,
+        to: &Destination,
+        snapshot: &Snapshot,
+    ) -> impl Future<Output = Result<(), Code>> + Send + use<> {
+        let mut client = self.zone(&to.grpc_address);
+        let MirrorRequest { from, space, spawns, avatars } =
+            convert::snapshot(self.node.id(), to.space, snapshot);
+        let mut request = Request::new(TakeSnapshotRequest { from, space, spawns, avatars });
+        request.set_timeout(SNAPSHOT_DEADLINE);
+        async move {
+            match tokio::time::timeout(SNAPSHOT_DEADLINE, client.take_snapshot(request)).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(status)) => {
+                    not_taken(&status);
+                    Err(status.code())
+                }
+                Err(_) => Err(Code::DeadlineExceeded),
+            }
+        }
+    }
+
+    /// Gives the parts of a dead zone's snapshot to the zones in its place.
+    pub(crate) fn give_orphans(&self, orphans: Vec<(Destination, Snapshot)>) {
+        for (to, snapshot) in orphans {
+            let calls = self.clone();
+            let (spawns, avatars) = (snapshot.spawns.len(), snapshot.avatars.len());
+            tracing::info!(zone = to.name, space = %to.space, spawns, avatars, "gives the state of a dead zone away");
+            self.daemon.spawn_work("snapshot of a dead zone", async move {
+                let mut backoff = Backoff::default();
+                for _ in 0..SNAPSHOT_TRIES {
+                    if calls.give(&to, &snapshot).await.is_ok() {
+                        metrics::spawns_given("restored", spawns);
+                        return;
+                    }
+                    backoff.wait().await;
+                }
+                tracing::warn!(zone = to.name, spawns, "a zone did not take the state of a dead zone");
+            });
+        }
     }
 }
 
@@ -93,15 +154,6 @@ impl Calls {
                 let _ = messages.send(Message::Command(command)).await;
             }
         });
-    }
-
-    fn zone(&self, grpc_address: &str) -> ZoneClient<Channel> {
-        // A channel keeps the runtime in which it was made.
-        let _network = self.shared.network.enter();
-        let channel = self.shared.node.channel(DaemonKind::Zone, grpc_address);
-        ZoneClient::new(channel)
-            .max_decoding_message_size(MESSAGE_LIMIT)
-            .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
     /// Commits a hard action. If the fence of the rewarded character fails, it commits the action without the reward.
@@ -200,7 +252,7 @@ impl Calls {
     }
 
     pub(crate) fn offer(&self, to: &Destination, offered: &OfferedAvatar) {
-        let mut client = self.zone(&to.grpc_address);
+        let mut client = self.shared.zone(&to.grpc_address);
         let entering = &offered.admission.entering;
         let (character, epoch) = (entering.character, entering.epoch);
         let offer = convert::offer(self.shared.node.id(), self.shared.node.world(), offered);
@@ -249,7 +301,7 @@ impl Calls {
     }
 
     pub(crate) fn settle(&self, to: &Destination, settlement: Settlement) {
-        let mut client = self.zone(&to.grpc_address);
+        let mut client = self.shared.zone(&to.grpc_address);
         let settle = convert::settlement(to.space, settlement);
         self.spawn(async move {
             let mut backoff = Backoff::default();
@@ -266,10 +318,45 @@ impl Calls {
         });
     }
 
+    /// Asks a zone to take these spawns.
+    pub(crate) fn give_spawns(&self, to: &Destination, spawns: Vec<SpawnState>) {
+        let numbers: Vec<u32> = spawns.iter().map(|spawn| spawn.number).collect();
+        let snapshot = Snapshot { spawns, avatars: Vec::new() };
+        let given = self.shared.give(to, &snapshot);
+        self.spawn(async move {
+            let (answer, outcome) = match given.await {
+                Ok(()) => (SpawnsAnswer::Taken, "taken"),
+                Err(Code::FailedPrecondition) => (SpawnsAnswer::Refused, "refused"),
+                Err(_) => (SpawnsAnswer::Unknown, "unknown"),
+            };
+            metrics::spawns_given(outcome, numbers.len());
+            Some(Command::SpawnsGiven { numbers, answer })
+        });
+    }
+
+    /// Sends a snapshot to the buddy, unless the last one is still under way. The next snapshot replaces a lost one.
+    pub(crate) fn mirror(&self, to: &Destination, snapshot: &Snapshot) {
+        let Ok(permit) = self.mirroring.clone().try_acquire_owned() else {
+            metrics::mirrored("skipped");
+            return;
+        };
+        let mut client = self.shared.zone(&to.grpc_address);
+        let request = convert::snapshot(self.shared.node.id(), to.space, snapshot);
+        self.spawn(async move {
+            let sent = tokio::time::timeout(SNAPSHOT_DEADLINE, client.mirror(request)).await;
+            if let Ok(Err(status)) = &sent {
+                not_taken(status);
+            }
+            metrics::mirrored(if matches!(sent, Ok(Ok(_))) { "sent" } else { "failed" });
+            drop(permit);
+            None
+        });
+    }
+
     /// Sends frames to a neighbour until the queue is closed. Frames for an unreachable neighbour are dropped and counted:
     /// ghosts and effects are repeated.
     pub(crate) fn stream_to_neighbour(&self, grpc_address: &str, mut frames: mpsc::Receiver<PeerFrame>) {
-        let client = self.zone(grpc_address);
+        let client = self.shared.zone(grpc_address);
         let stopped = self.shared.daemon.stopped();
         let _network = self.shared.network.enter();
         self.shared.daemon.spawn_work("stream to a neighbour", async move {
@@ -289,6 +376,15 @@ impl Calls {
                 }
             }
         });
+    }
+}
+
+/// Zones come and go, and learn of the partition at different times. Anything else is a fault.
+fn not_taken(status: &Status) {
+    if matches!(status.code(), Code::Unavailable | Code::FailedPrecondition | Code::DeadlineExceeded) {
+        tracing::debug!(%status, "a zone did not take a snapshot");
+    } else {
+        tracing::error!(%status, "a zone did not take a snapshot");
     }
 }
 

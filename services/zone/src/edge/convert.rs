@@ -10,13 +10,16 @@ use shardkeep_rpc::{
     link, session_id, world, zone as peer,
 };
 use shardkeep_sim::{
-    Effect, EffectResult, EnteringAvatar, EntityView, GhostState, Goal, Intent, Item, Kind, Perception,
-    Possessions,
+    CreatureState, Effect, EffectResult, EnteringAvatar, EntityView, GhostState, Goal, Intent, Item, Kind,
+    Perception, Possessions, SpawnState,
 };
-use shardkeep_types::{AccountId, EntityId, Epoch, InstanceId, ItemId, SpaceId, Term, WorldId};
+use shardkeep_types::{
+    AccountId, CellId, EntityId, Epoch, InstanceId, ItemId, Point, SpaceId, Term, WorldId,
+};
 
 use crate::domain::{
-    partition::{Sector, SpaceInfo, Table},
+    mirror::{AvatarSnapshot, Snapshot},
+    partition::{Sector, SpaceInfo, Table, ZoneName},
     payload::{
         Admission, Frame, LatestState, OfferedAvatar, PresenceReport, Present, Settlement, SoftState,
         StoredAvatar,
@@ -236,6 +239,8 @@ pub(crate) fn frame(from: &InstanceId, space: SpaceId, frame: Frame) -> peer::Pe
         results: frame.results.iter().map(result).collect(),
         taken: frame.taken.into_iter().map(|item| item.0).collect(),
         rewarded: frame.rewarded.into_iter().map(|player| player.0).collect(),
+        interest: frame.interest.into_iter().map(CellId::number).collect(),
+        stale: frame.stale.into_iter().map(CellId::number).collect(),
     }
 }
 
@@ -251,8 +256,73 @@ pub(crate) fn frame_from_proto(frame: peer::PeerFrame) -> (Frame, usize) {
         results: frame.results.iter().map(result_from_proto).collect(),
         taken: frame.taken.into_iter().map(EntityId).collect(),
         rewarded: frame.rewarded.into_iter().map(Into::into).collect(),
+        interest: frame.interest.into_iter().map(CellId::from_number).collect(),
+        stale: frame.stale.into_iter().map(CellId::from_number).collect(),
     };
     (decoded, malformed)
+}
+
+fn spawn(spawn: &SpawnState) -> peer::Spawn {
+    let creature = spawn.creature.map(|creature| {
+        let (x_mm, y_mm, speed) = match creature.goal {
+            Goal::Move { x_mm, y_mm, speed } => (x_mm, y_mm, speed),
+            Goal::Idle | Goal::Attack { .. } => (0, 0, 0),
+        };
+        let target = match creature.goal {
+            Goal::Attack { target } => target.0,
+            Goal::Idle | Goal::Move { .. } => 0,
+        };
+        peer::Creature {
+            x_mm: creature.position.x_mm,
+            y_mm: creature.position.y_mm,
+            z_mm: creature.position.z_mm,
+            vx_mm_s: creature.velocity.0,
+            vy_mm_s: creature.velocity.1,
+            facing: creature.facing.into(),
+            health: creature.health,
+            cooldown_ms: creature.cooldown_ms,
+            attacker: creature.attacker.map_or(0, |attacker| attacker.0),
+            goal_ms: creature.goal_ms,
+            goal_target: target,
+            goal_x_mm: x_mm,
+            goal_y_mm: y_mm,
+            goal_speed_mm_s: speed,
+        }
+    });
+    peer::Spawn {
+        number: spawn.number,
+        generation: spawn.generation,
+        respawns_in_ms: spawn.respawns_in_ms,
+        creature,
+        epoch: spawn.epoch.0,
+    }
+}
+
+fn spawn_from_proto(spawn: &peer::Spawn) -> Result<SpawnState, Malformed> {
+    let creature = |creature: &peer::Creature| {
+        let goal = match (creature.goal_target, creature.goal_speed_mm_s) {
+            (0, 0) => Goal::Idle,
+            (0, speed) => Goal::Move { x_mm: creature.goal_x_mm, y_mm: creature.goal_y_mm, speed },
+            (target, _) => Goal::Attack { target: EntityId(target) },
+        };
+        Ok::<_, Malformed>(CreatureState {
+            position: Point { x_mm: creature.x_mm, y_mm: creature.y_mm, z_mm: creature.z_mm },
+            velocity: (creature.vx_mm_s, creature.vy_mm_s),
+            facing: u8::try_from(creature.facing).map_err(|error| Malformed::new("facing", error))?,
+            health: creature.health,
+            cooldown_ms: creature.cooldown_ms,
+            attacker: (creature.attacker != 0).then_some(EntityId(creature.attacker)),
+            goal,
+            goal_ms: creature.goal_ms,
+        })
+    };
+    Ok(SpawnState {
+        number: spawn.number,
+        epoch: Epoch(spawn.epoch),
+        generation: spawn.generation,
+        respawns_in_ms: spawn.respawns_in_ms,
+        creature: spawn.creature.as_ref().map(creature).transpose()?,
+    })
 }
 
 pub(crate) fn presence(zone: &InstanceId, report: PresenceReport) -> world::PresenceReport {
@@ -293,6 +363,46 @@ pub(crate) fn table(table: world::Partition) -> Result<Table, Malformed> {
         epoch: table.epoch,
         sectors: table.sectors.into_iter().map(sector).collect::<Result<_, Malformed>>()?,
         spaces: table.spaces.into_iter().map(space).collect(),
+        alive: table.alive.into_iter().filter_map(live_zone).collect(),
+    })
+}
+
+fn live_zone(live: world::LiveZone) -> Option<(ZoneName, String)> {
+    let zone = live.zone?;
+    Some(((zone.name, zone.incarnation), live.grpc_address))
+}
+
+pub(crate) fn snapshot(from: &InstanceId, space: SpaceId, snapshot: &Snapshot) -> peer::MirrorRequest {
+    peer::MirrorRequest {
+        from: Some(from.into()),
+        space: space.0,
+        spawns: snapshot.spawns.iter().map(spawn).collect(),
+        avatars: snapshot.avatars.iter().map(avatar_snapshot).collect(),
+    }
+}
+
+fn avatar_snapshot(avatar: &AvatarSnapshot) -> peer::AvatarSnapshot {
+    peer::AvatarSnapshot {
+        character: avatar.character.0,
+        epoch: avatar.epoch.0,
+        state: Some(latest_state(avatar.state)),
+    }
+}
+
+pub(crate) fn snapshot_from_proto(
+    spawns: &[peer::Spawn],
+    avatars: Vec<peer::AvatarSnapshot>,
+) -> Result<Snapshot, Malformed> {
+    let avatar = |avatar: peer::AvatarSnapshot| {
+        Ok(AvatarSnapshot {
+            character: avatar.character.into(),
+            epoch: Epoch(avatar.epoch),
+            state: latest_state_from_proto(avatar.state.ok_or_else(|| Malformed::missing("state"))?)?,
+        })
+    };
+    Ok(Snapshot {
+        spawns: spawns.iter().map(spawn_from_proto).collect::<Result<_, Malformed>>()?,
+        avatars: avatars.into_iter().map(avatar).collect::<Result<_, Malformed>>()?,
     })
 }
 

@@ -130,11 +130,13 @@ impl Executor {
             Effect::Offer { to, offered } => calls.offer(&to, &offered),
             Effect::Transfer { to, state } => calls.transfer(&to, state),
             Effect::Settle { to, settlement } => calls.settle(&to, settlement),
+            Effect::GiveSpawns { to, spawns } => calls.give_spawns(&to, spawns),
+            Effect::Mirror { to, snapshot } => calls.mirror(&to, &snapshot),
             Effect::OpenNeighbour { zone, grpc_address } => self.neighbours.open(calls, zone, &grpc_address),
             Effect::CloseNeighbour { zone } => self.neighbours.close(&zone),
             Effect::Frame { zone, frame } => {
-                let frame = convert::frame(&self.me, self.space, frame);
-                return (!self.neighbours.send(&zone, frame)).then_some(Command::FramesLost { zone });
+                let sent = self.neighbours.send(&zone, convert::frame(&self.me, self.space, frame.clone()));
+                return (!sent).then(|| Command::FramesLost { zone, frame: Box::new(frame) });
             }
             Effect::Journal(batch) => {
                 let records = batch.records;

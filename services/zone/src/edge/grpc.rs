@@ -8,8 +8,9 @@ use shardkeep_daemon::contained;
 use shardkeep_rpc::{
     Malformed, session_id,
     zone::{
-        AdmitReply, AdmitRequest, EvictReply, EvictRequest, MapSnapshot, ObserveRequest, OfferReply,
-        OfferRequest, PeerFrame, SettleReply, SettleRequest, TeleportReply, TeleportRequest,
+        AdmitReply, AdmitRequest, EvictReply, EvictRequest, MapSnapshot, MirrorReply, MirrorRequest,
+        ObserveRequest, OfferReply, OfferRequest, PeerFrame, SettleReply, SettleRequest, TakeSnapshotReply,
+        TakeSnapshotRequest, TeleportReply, TeleportRequest,
         zone_server::{Zone, ZoneServer},
     },
 };
@@ -25,7 +26,11 @@ use crate::{
         effect::{Answer, CommandError},
         payload::{Admission, ReplyTo},
     },
-    edge::{convert, message::Message, switchboard::Switchboard},
+    edge::{
+        convert,
+        message::{Message, ZoneMessage},
+        switchboard::Switchboard,
+    },
     metrics,
 };
 
@@ -36,12 +41,18 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) struct ZoneService {
     name: Arc<str>,
     switchboard: Switchboard,
+    zone: mpsc::Sender<ZoneMessage>,
     draining: CancellationToken,
 }
 
 impl ZoneService {
-    pub(crate) fn new(name: &str, switchboard: Switchboard, draining: CancellationToken) -> Self {
-        Self { name: name.into(), switchboard, draining }
+    pub(crate) fn new(
+        name: &str,
+        switchboard: Switchboard,
+        zone: mpsc::Sender<ZoneMessage>,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { name: name.into(), switchboard, zone, draining }
     }
 
     pub(crate) fn into_server(self) -> ZoneServer<Self> {
@@ -139,6 +150,27 @@ impl Zone for ZoneService {
         let settlement = convert::settlement_from_proto(request)?;
         ask(&space, move |reply| Command::Settle { settlement, reply }).await?;
         Ok(Response::new(SettleReply {}))
+    }
+
+    async fn take_snapshot(
+        &self,
+        request: Request<TakeSnapshotRequest>,
+    ) -> Result<Response<TakeSnapshotReply>, Status> {
+        let request = request.into_inner();
+        let space = self.space(SpaceId(request.space)).await?;
+        let snapshot = convert::snapshot_from_proto(&request.spawns, request.avatars)?;
+        done(ask(&space, move |reply| Command::TakeSnapshot { snapshot, reply }).await?)?;
+        Ok(Response::new(TakeSnapshotReply {}))
+    }
+
+    async fn mirror(&self, request: Request<MirrorRequest>) -> Result<Response<MirrorReply>, Status> {
+        let request = request.into_inner();
+        let from = request.from.ok_or_else(|| Malformed::missing("from"))?;
+        let snapshot = convert::snapshot_from_proto(&request.spawns, request.avatars)?;
+        let (zone, space) = ((from.name, from.incarnation), SpaceId(request.space));
+        let message = ZoneMessage::Mirrored { zone, space, snapshot };
+        self.zone.send(message).await.map_err(|_| Status::unavailable("this zone is stopping"))?;
+        Ok(Response::new(MirrorReply {}))
     }
 
     type PeerStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;

@@ -3,9 +3,16 @@
 use std::sync::Arc;
 
 use shardkeep_rpc::{ai, world};
+use shardkeep_types::SpaceId;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::{command::Command, effect::Answer, partition::Table, payload::ReplyTo};
+use crate::domain::{
+    command::Command,
+    effect::Answer,
+    mirror::Snapshot,
+    partition::{Table, ZoneName},
+    payload::ReplyTo,
+};
 
 /// Bound of the queue of a loop. Overflow: the sender waits.
 pub(crate) const MESSAGE_QUEUE: usize = 1_024;
@@ -25,6 +32,12 @@ pub(crate) enum Message {
 
 /// A message to the zone.
 pub(crate) enum ZoneMessage {
+    /// The state of a space in another zone.
+    Mirrored {
+        zone: ZoneName,
+        space: SpaceId,
+        snapshot: Snapshot,
+    },
     Partition(Arc<Table>),
     /// A stream to the leading world is open, for the reports of all spaces.
     PresenceStream(mpsc::Sender<world::PresenceReport>),

@@ -6,7 +6,7 @@ use shardkeep_daemon::Running;
 use shardkeep_rpc::{
     common::Position,
     dbcache::{Character, db_cache_server::DbCacheServer},
-    world::{Partition, Sector, Space, world_server::WorldServer},
+    world::{LiveZone, Partition, Sector, Space, world_server::WorldServer},
     zone::{AdmitRequest, zone_client::ZoneClient},
 };
 use shardkeep_testkit::{FakeCluster, FakeDatabase, FakeGatewayLink, FakeWorld};
@@ -55,11 +55,12 @@ impl Cluster {
     /// Divides the meadow among these zones: one zone owns all, two zones meet in the middle.
     pub(crate) async fn publish_sectors(&self, term: u64, epoch: u64, zones: &[&str]) {
         let width = if zones.len() == 1 { 2 * BORDER_CELL } else { BORDER_CELL };
-        let mut sectors = Vec::new();
+        let (mut sectors, mut alive) = (Vec::new(), Vec::new());
         for (column, name) in (0..).zip(zones) {
             let zone = self.members.registry.wait_until_up(name).await;
             let cells =
                 CellRect { space: SpaceId(1), x0: column * width, y0: 0, x1: (column + 1) * width, y1: 32 };
+            alive.push(LiveZone { zone: zone.id.clone(), grpc_address: zone.grpc_address.clone() });
             sectors.push(Sector {
                 cells: Some(cells.into()),
                 zone: (*name).to_owned(),
@@ -70,7 +71,7 @@ impl Cluster {
             });
         }
         let spaces = vec![Space { space: 1, map: "meadow".into(), ..Space::default() }];
-        self.world.publish(Partition { term, epoch, sectors, spaces });
+        self.world.publish(Partition { term, epoch, sectors, spaces, alive });
     }
 
     /// A client of the operators' console.

@@ -50,8 +50,9 @@ impl Space {
                 self.outbox.push(character, event(opcode::TRADE_CHANGED, &trade(&view)));
             }
             Event::Commit { number, change } => self.begin_commit(number, change),
-            Event::Effect(effect) => self.border.effect(&effect, &self.sim, &self.table),
+            Event::Effect(effect) => self.border.effect(&effect),
             Event::EffectResult(result) => self.border.result(&result),
+            Event::SpawnsLost(lost) => self.spawns_lost(lost),
             Event::ItemTaken { item, cell } => self.border.taken(item, cell, &self.table),
             Event::GroundStale { cell } => self.reload_ground(cell),
             Event::TooFast { .. } => metrics::refused("too_fast"),

@@ -76,12 +76,15 @@ impl Space {
         }
     }
 
-    /// Loads the ground of a cell again, because it may hold items that this zone does not know.
+    /// Loads the ground of a cell again, because it may hold items that its zone does not know. Another zone is told to do
+    /// so.
     pub(super) fn reload_ground(&mut self, cell: CellId) {
         let CellId { space, x, y } = cell;
         if self.sim.owns(cell) {
             let (x1, y1) = (x.saturating_add(1), y.saturating_add(1));
             self.effects.push(Effect::LoadGround(CellRect { space, x0: x, y0: y, x1, y1 }));
+        } else {
+            self.border.ground_stale(cell, &self.table);
         }
     }
 }

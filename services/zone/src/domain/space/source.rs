@@ -21,7 +21,7 @@ const HANDOVER_RETRY_PAUSE: Duration = Duration::from_millis(500);
 impl Space {
     /// Hands over an avatar that is in a cell of another zone, if nothing prevents it.
     pub(super) fn begin_handover(&mut self, character: CharacterId, cell: CellId) {
-        let Some(to) = self.owner_of(cell) else { return };
+        let Some(to) = self.table.destination(cell) else { return };
         let paused = self.handover_retry_at.get(&character).is_some_and(|until| *until > self.now);
         // While the database does not answer, this zone simulates the avatar across the border.
         let committing = self.sim.is_committing(character);
@@ -41,7 +41,7 @@ impl Space {
     ) -> Result<(), CommandError> {
         let absent =
             CommandError::Invalid("no zone owns this place: there is no such space, or it ends before it");
-        let to = self.owner_of(place.cell()).ok_or(absent)?;
+        let to = self.table.destination(place.cell()).ok_or(absent)?;
         if !self.surroundings.database_answers {
             return Err(CommandError::Unavailable("the database does not answer: try again"));
         }
@@ -49,18 +49,7 @@ impl Space {
         Ok(())
     }
 
-    /// The zone that owns a cell, if it can be called.
-    fn owner_of(&self, cell: CellId) -> Option<Destination> {
-        let owner = self.table.owner(cell).filter(|sector| !sector.grpc_address.is_empty())?;
-        Some(Destination {
-            space: cell.space,
-            name: owner.zone.clone(),
-            incarnation: owner.incarnation,
-            grpc_address: owner.grpc_address.clone(),
-        })
-    }
-
-    fn is_here(&self, to: &Destination) -> bool {
+    pub(super) fn is_here(&self, to: &Destination) -> bool {
         to.space == self.id() && to.name == self.me.name && to.incarnation == self.me.incarnation
     }
 
@@ -168,15 +157,15 @@ impl Space {
         }
     }
 
-    fn latest_state(&self, character: CharacterId) -> Option<LatestState> {
+    pub(super) fn latest_state(&self, character: CharacterId) -> Option<LatestState> {
         let avatar = self.sim.avatar(character)?;
-        let mut own = avatar.own;
+        let (mut own, mut velocity) = (avatar.own, avatar.desired_velocity);
         if let Some(place) = self.journey(character) {
-            (own.position, own.velocity) = (place, (0, 0));
+            (own.position, velocity) = (place, (0, 0));
         }
         Some(LatestState {
             position: own.position,
-            velocity: (own.velocity.0.into(), own.velocity.1.into()),
+            velocity,
             facing: own.facing,
             health: own.health,
             last_input: own.last_input,
@@ -198,11 +187,10 @@ impl Space {
         let (Some(avatar), Some(player)) = (self.sim.avatar(character), self.players.get(character)) else {
             return;
         };
-        let mut own = avatar.own;
+        let (mut own, mut velocity) = (avatar.own, avatar.desired_velocity);
         if let Some(place) = self.journey(character) {
-            (own.position, own.velocity) = (place, (0, 0));
+            (own.position, velocity) = (place, (0, 0));
         }
-        let velocity = (i32::from(own.velocity.0), i32::from(own.velocity.1));
         let entering = EnteringAvatar {
             character,
             name: player.name.clone(),

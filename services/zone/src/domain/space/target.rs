@@ -17,7 +17,7 @@ use crate::{
 
 impl Space {
     /// Admits an avatar that this zone owns in the database.
-    pub(super) fn admit(&mut self, admission: Admission, term: Term) -> Result<Position, CommandError> {
+    pub(super) fn admit(&mut self, mut admission: Admission, term: Term) -> Result<Position, CommandError> {
         let Admission { entering, .. } = &admission;
         let (character, epoch) = (entering.character, entering.epoch);
         if term < self.table.term {
@@ -43,6 +43,8 @@ impl Space {
             return Err(CommandError::Full("this zone is full"));
         }
         self.arrivals.remove(&character);
+        self.recall_avatar(&mut admission.entering);
+        let entering = &admission.entering;
         let at = self.sim.map().nearest_walkable(entering.position.point());
         let at = at.in_space(self.sim.space(), entering.position.layer);
         metrics::admitted("world");

@@ -4,11 +4,11 @@
 use bytes::BytesMut;
 use prost::Message;
 use shardkeep_link::{ClientMessage, MessageKind, ServerMessage};
-use shardkeep_types::{EntityId, ItemId, Random};
+use shardkeep_types::{EntityId, ItemId, Random, SpaceId, SpawnId};
 use shardkeep_wire::{
     movement::{Avatar, Move},
     opcode,
-    payload::{Drop, Error, ErrorCode, PickUp},
+    payload::{Attack, Drop, Error, ErrorCode, PickUp},
 };
 
 /// After this time without an answer the bot repeats an action.
@@ -87,6 +87,9 @@ impl Bot {
             let speed = if back { -speed } else { speed };
             messages.push(self.walk(speed));
         }
+        if !quiet && self.random.within(1, 2) == 1 {
+            messages.push(self.attack());
+        }
         if self.pending.is_none() && !quiet && self.random.within(1, 3) == 1 {
             self.begin_action(now_us, held, ground);
         }
@@ -118,6 +121,15 @@ impl Bot {
             request: 0,
             payload: payload.freeze(),
         }
+    }
+
+    /// Most creatures are out of reach, so most attacks are refused.
+    fn attack(&mut self) -> ClientMessage {
+        self.requests += 1;
+        let spawn = SpawnId { space: SpaceId::FIRST, number: self.random.within(0, 3) };
+        let attack = Attack { target: EntityId::creature(spawn).0 };
+        let (opcode, kind) = (opcode::ATTACK, MessageKind::Request);
+        ClientMessage { opcode, kind, request: self.requests, payload: attack.encode_to_vec().into() }
     }
 
     fn begin_action(&mut self, now_us: u64, held: &[ItemId], ground: &[ItemId]) {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use shardkeep_link::{ClientMessage, GatewayId, LinkEvent, ServerMessage};
-use shardkeep_sim::{Map, Outcome, Possessions, Sim};
+use shardkeep_sim::{Map, Outcome, Possessions, Sim, SpawnPoint, SpawnState, template};
 use shardkeep_types::{
     AccountId, CellRect, CharacterId, DaemonKind, Epoch, InstanceId, Point, Position, Random, SessionId,
     SpaceId, Term, WorldId,
@@ -30,7 +30,8 @@ use crate::{
         command::Command,
         effect::{Answer, Effect},
         handover::SourceEvent,
-        partition::{Sector, Table},
+        mirror::{Mirror, Snapshot},
+        partition::{Sector, SpaceInfo, Table},
         payload::{Admission, ReplyTo, StoredAvatar},
         space::{Space, Surroundings},
     },
@@ -41,6 +42,9 @@ const TICK_US: u64 = 50_000;
 const OFFER_TIMEOUT_US: u64 = 1_000_000;
 /// How long the world waits before it replaces a zone that does not answer.
 const DETECTION_US: u64 = 1_000_000;
+const SPAWNS_TIMEOUT_US: u64 = 500_000;
+/// The age of a snapshot: its interval, a tick, and the delay of the message.
+const SNAPSHOT_AGE_US: u64 = 1_060_000;
 const RETRY_US: u64 = 200_000;
 /// The map: four cells in a row. The border is in the middle.
 const CELLS: u16 = 4;
@@ -56,9 +60,15 @@ pub(super) struct Setup {
     pub(super) loss_percent: u32,
     /// Zones are killed and stopped.
     pub(super) failures: bool,
+    /// Zones are killed and never stopped.
+    pub(super) kills_only: bool,
+    /// Sectors move between living zones.
+    pub(super) moves: bool,
     pub(super) bots: u64,
     /// Planted fault: the database checks no owner and no epoch.
     pub(super) unfenced: bool,
+    /// Planted fault: spawns move without their creatures.
+    pub(super) without_creatures: bool,
     /// Planted fault: an action is acknowledged before it is committed.
     pub(super) early_acknowledgement: bool,
 }
@@ -75,9 +85,15 @@ enum Delivery {
     },
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Caller {
     World(CharacterId),
+    /// A zone that gives spawns away.
+    Spawns {
+        zone: usize,
+        incarnation: u64,
+        numbers: Vec<u32>,
+    },
     /// The offer of a zone.
     Zone {
         zone: usize,
@@ -93,6 +109,7 @@ enum CallBody {
     Admit(Box<Admission>),
     Offer(Box<crate::domain::payload::OfferedAvatar>),
     Settle(crate::domain::payload::Settlement),
+    TakeSnapshot(Snapshot),
 }
 
 /// Something that happens at a virtual time.
@@ -132,6 +149,12 @@ enum Happening {
     Resume(usize),
     AdmitAgain(CharacterId),
     Fault,
+    Mirrored {
+        to: usize,
+        from: Owner,
+        snapshot: Snapshot,
+    },
+    MoveSectors,
 }
 
 #[derive(Debug)]
@@ -147,6 +170,8 @@ enum Request {
 struct Zone {
     incarnation: u64,
     space: Option<Space>,
+    /// The snapshots that it keeps for the other zone.
+    mirror: Mirror,
     /// Deliveries that wait because the process is stopped.
     stopped: Option<VecDeque<Delivery>>,
     callers: BTreeMap<ReplyTo, Caller>,
@@ -185,6 +210,16 @@ pub(super) struct Twin {
     /// The longest time between two positions of an avatar that moves, as its client receives them.
     pub(super) longest_stop_us: u64,
     pub(super) faults: Vec<String>,
+    /// The number of times that sectors have moved. It determines who owns which half.
+    moved: usize,
+    /// The health of each creature, by spawn and generation, and when it was seen.
+    creatures: BTreeMap<(u32, u64), Vec<(u64, u32)>>,
+    /// When a zone was killed last.
+    killed_at_us: Option<u64>,
+    /// How often a snapshot brought back an earlier health.
+    pub(super) restored: u64,
+    /// Creatures that were seen hurt after a move of their sector.
+    pub(super) hurt_after_move: u64,
     quiet: bool,
     traced: bool,
 }
@@ -194,7 +229,19 @@ fn zone_name(zone: usize) -> String {
 }
 
 fn map() -> Arc<Map> {
-    Arc::new(Map::open("twin", CELLS, 1, Point::flat(16_000, 16_000)))
+    let mut map = Map::open("twin", CELLS, 1, Point::flat(16_000, 16_000));
+    for number in 0..u32::from(CELLS) {
+        let home = Point::flat(20_000 + number.cast_signed() * 32_000, 15_000);
+        map.spawns.push(SpawnPoint { number, template: template::BOAR, home });
+    }
+    Arc::new(map)
+}
+
+impl Setup {
+    /// With lost calls a snapshot may be older, and a stopped zone continues with its own old state.
+    fn watches_creatures(&self) -> bool {
+        !self.failures || self.kills_only && self.loss_percent == 0
+    }
 }
 
 impl Twin {
@@ -217,6 +264,11 @@ impl Twin {
             latencies: Vec::new(),
             longest_stop_us: 0,
             faults: Vec::new(),
+            moved: 0,
+            creatures: BTreeMap::new(),
+            killed_at_us: None,
+            restored: 0,
+            hurt_after_move: 0,
             quiet: false,
             traced: std::env::var_os("SHARDKEEP_TWIN_TRACE").is_some(),
         };
@@ -224,6 +276,7 @@ impl Twin {
             twin.zones.push(Zone {
                 incarnation: 0,
                 space: None,
+                mirror: Mirror::default(),
                 stopped: None,
                 callers: BTreeMap::new(),
                 last_reply: 0,
@@ -233,6 +286,9 @@ impl Twin {
         twin.publish_halves();
         for number in 1..=setup.bots {
             twin.add_player(number);
+        }
+        if setup.moves {
+            twin.happen_in(2_500_000, Happening::MoveSectors);
         }
         if setup.failures {
             twin.happen_in(2_000_000, Happening::Fault);
@@ -329,12 +385,13 @@ impl Twin {
         self.happen_in(1, Happening::Zone { zone, incarnation, delivery: Delivery::Tick });
     }
 
-    /// Gives each live zone one half of the map, or all of it to the only live one.
+    /// Gives each live zone one half of the map, or all of it to one of them.
     fn publish_halves(&mut self) {
         let alive: Vec<usize> = (0..2).filter(|zone| self.is_alive(*zone)).collect();
         let half = |zone: usize| if zone == 0 { (0, CELLS / 2) } else { (CELLS / 2, CELLS) };
         let sector = |part: usize| {
-            let owner = if alive.contains(&part) { part } else { alive[0] };
+            let planned = [[0, 1], [0, 0], [1, 1], [1, 0]][self.moved % 4][part];
+            let owner = if alive.contains(&planned) { planned } else { alive[0] };
             let (x0, x1) = half(part);
             Sector {
                 cells: CellRect { space: SpaceId::FIRST, x0, y0: 0, x1, y1: 1 },
@@ -346,8 +403,13 @@ impl Twin {
         };
         let sectors = vec![sector(0), sector(1)];
         let epoch = self.table.epoch + 1;
-        self.table = Arc::new(Table { term: Term(1), epoch, sectors, spaces: BTreeMap::new() });
+        let zones = alive.iter().map(|zone| (self.owner(*zone), zone_name(*zone))).collect();
+        let info = SpaceInfo { map: "twin".into(), closing: false };
+        let (term, spaces) = (Term(1), BTreeMap::from([(SpaceId::FIRST, info)]));
+        self.table = Arc::new(Table { term, epoch, sectors, spaces, alive: zones });
         for zone in alive {
+            let orphans = self.zones[zone].mirror.orphans(&self.table, |_| Some(Map::clone(&map())));
+            self.give_orphans(orphans);
             self.send_to_zone(zone, Delivery::Command(Command::Partition(self.table.clone())));
         }
     }

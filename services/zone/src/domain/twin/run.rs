@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::domain::{
-    payload::{OfferedAvatar, Settlement, SoftState},
+    command::SpawnsAnswer,
+    payload::{Destination, OfferedAvatar, Settlement, SoftState},
     twin::bot::Heard,
 };
 
@@ -66,6 +67,10 @@ impl Twin {
             Happening::Resume(zone) => self.resume(zone),
             Happening::AdmitAgain(character) => self.admit(character),
             Happening::Fault => self.fault(),
+            Happening::Mirrored { to, from, snapshot } => {
+                self.zones[to].mirror.keep(from, SpaceId::FIRST, snapshot);
+            }
+            Happening::MoveSectors => self.move_sectors(),
         }
     }
 
@@ -90,11 +95,51 @@ impl Twin {
                     CallBody::Admit(admission) => Command::Admit { admission, term: Term(1), reply },
                     CallBody::Offer(offered) => Command::Offer { offered, reply },
                     CallBody::Settle(settlement) => Command::Settle { settlement, reply },
+                    CallBody::TakeSnapshot(snapshot) => Command::TakeSnapshot { snapshot, reply },
                 };
                 space.command(now, command);
             }
         }
         self.carry_out(zone);
+        self.watch_creatures(zone);
+    }
+
+    /// A creature keeps its wounds, also when its sector moves. The death of a zone brings back the state of its last
+    /// snapshot, and no older one.
+    fn watch_creatures(&mut self, zone: usize) {
+        let Some(space) = self.zones[zone].space.as_ref().filter(|_| self.setup.watches_creatures()) else {
+            return;
+        };
+        let killed_at_us = self.killed_at_us.unwrap_or(u64::MAX);
+        let oldest_us = killed_at_us.min(self.now_us).saturating_sub(SNAPSHOT_AGE_US);
+        for spawn in space.spawns() {
+            let Some(creature) = spawn.creature else { continue };
+            let key = (spawn.number, spawn.generation);
+            let seen = self.creatures.entry(key).or_default();
+            let restores = self.killed_at_us.is_some();
+            let known = seen.iter().rev().take_while(|(at, _)| restores && *at >= oldest_us);
+            let before = seen.last().map_or(creature.health, |(_, health)| *health);
+            if creature.health > before && !known.into_iter().any(|(_, health)| *health == creature.health) {
+                let healed = (before, creature.health);
+                self.faults.push(format!("creature {key:?} was healed: {healed:?} in zone {zone}"));
+            }
+            if creature.health > before {
+                self.restored += 1;
+            }
+            self.hurt_after_move += u64::from(self.moved > 0 && creature.health < 60);
+            seen.push((self.now_us, creature.health));
+        }
+    }
+
+    fn move_sectors(&mut self) {
+        if self.quiet {
+            return;
+        }
+        self.happen_in(2_500_000, Happening::MoveSectors);
+        self.moved += 1;
+        if self.is_alive(0) || self.is_alive(1) {
+            self.publish_halves();
+        }
     }
 
     /// Answers what has arrived, and carries out the effects.
@@ -144,6 +189,8 @@ impl Twin {
             }
             Effect::Offer { to, offered } => self.offer(zone, &to.name, to.incarnation, offered),
             Effect::Settle { to, settlement } => self.settle(&to.name, to.incarnation, &settlement),
+            Effect::GiveSpawns { to, spawns } => self.give_spawns(zone, &to.name, to.incarnation, spawns),
+            Effect::Mirror { to, snapshot } => self.mirror(zone, &to.name, snapshot),
             Effect::Frame { zone: to, frame } => {
                 let (from, lost) = (zone_name(zone), self.chance(self.setup.loss_percent));
                 if let Some(to) = self.zone_named(&to).filter(|_| !lost) {
@@ -241,6 +288,53 @@ impl Twin {
         }
     }
 
+    fn give_spawns(&mut self, zone: usize, to: &str, incarnation: u64, spawns: Vec<SpawnState>) {
+        let numbers: Vec<u32> = spawns.iter().map(|spawn| spawn.number).collect();
+        let source = self.zones[zone].incarnation;
+        let from = Caller::Spawns { zone, incarnation: source, numbers: numbers.clone() };
+        let timeout = Delivery::Command(Command::SpawnsGiven { numbers, answer: SpawnsAnswer::Unknown });
+        let timeout = Happening::Zone { zone, incarnation: source, delivery: timeout };
+        self.happen_in(SPAWNS_TIMEOUT_US, timeout);
+        if self.chance(self.setup.loss_percent) {
+            return;
+        }
+        if let Some(to) = self.zone_named(to) {
+            let delay = self.delay();
+            let mut spawns = spawns;
+            if self.setup.without_creatures {
+                spawns.iter_mut().for_each(|spawn| spawn.creature = None);
+            }
+            let snapshot = Snapshot { spawns, avatars: Vec::new() };
+            let delivery = Delivery::Call { from, command: CallBody::TakeSnapshot(snapshot) };
+            self.happen_in(delay, Happening::Zone { zone: to, incarnation, delivery });
+        }
+    }
+
+    /// The next snapshot replaces a lost one.
+    fn mirror(&mut self, zone: usize, to: &str, snapshot: Snapshot) {
+        if self.chance(self.setup.loss_percent) {
+            return;
+        }
+        if let Some(to) = self.zone_named(to) {
+            let (from, delay) = (self.owner(zone), self.delay());
+            self.happen_in(delay, Happening::Mirrored { to, from, snapshot });
+        }
+    }
+
+    /// A zone repeats the call until the heirs have answered. The first call may come before they know their sectors.
+    pub(super) fn give_orphans(&mut self, orphans: Vec<(Destination, Snapshot)>) {
+        for (to, snapshot) in orphans {
+            let Some(zone) = self.zone_named(&to.name) else { continue };
+            for attempt in 0..3 {
+                let delay = self.delay() + attempt * RETRY_US;
+                let command = CallBody::TakeSnapshot(snapshot.clone());
+                let delivery = Delivery::Call { from: Caller::Nobody, command };
+                let incarnation = to.incarnation;
+                self.happen_in(delay, Happening::Zone { zone, incarnation, delivery });
+            }
+        }
+    }
+
     fn settle(&mut self, to: &str, incarnation: u64, settlement: &Settlement) {
         let Some(to) = self.zone_named(to) else { return };
         let copies = 1 + usize::from(self.chance(self.setup.loss_percent));
@@ -264,6 +358,15 @@ impl Twin {
                 let event = if answer.is_ok() { SourceEvent::Accepted } else { SourceEvent::Refused };
                 let delay = self.delay();
                 let delivery = Delivery::Command(Command::Handover { character, epoch, event });
+                self.happen_in(delay, Happening::Zone { zone: source, incarnation, delivery });
+            }
+            (Some(Caller::Spawns { zone: source, incarnation, numbers }), Answer::Done(answer)) => {
+                if self.chance(self.setup.loss_percent) {
+                    return;
+                }
+                let delay = self.delay();
+                let answer = if answer.is_ok() { SpawnsAnswer::Taken } else { SpawnsAnswer::Refused };
+                let delivery = Delivery::Command(Command::SpawnsGiven { numbers, answer });
                 self.happen_in(delay, Happening::Zone { zone: source, incarnation, delivery });
             }
             (Some(Caller::World(character)), Answer::Admitted(answer)) => match answer {
@@ -378,8 +481,10 @@ impl Twin {
         let zone = self.random.within(0, 1) as usize;
         let incarnation = self.zones[zone].incarnation;
         let lasts = u64::from(self.random.within(200, 2_500)) * 1_000;
-        if self.chance(50) {
+        if self.setup.kills_only || self.chance(50) {
             self.zones[zone].space = None;
+            self.zones[zone].mirror = Mirror::default();
+            self.killed_at_us = Some(self.now_us);
             self.happen_in(DETECTION_US, Happening::Replace { zone, incarnation });
             self.happen_in(DETECTION_US + lasts, Happening::Restart(zone));
         } else {
@@ -411,9 +516,27 @@ impl Twin {
         self.publish_halves();
     }
 
+    /// Each spawn must live in the zone that owns its home, and nowhere else.
+    fn misplaced_spawns(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for spawn in &map().spawns {
+            let home = spawn.home.in_space(SpaceId::FIRST, Default::default()).cell();
+            let owner = self.table.owner(home).map(|sector| (sector.zone.clone(), sector.incarnation));
+            for zone in 0..self.zones.len() {
+                let spawns = self.zones[zone].space.as_ref().map(Space::spawns).unwrap_or_default();
+                let lives = spawns.iter().any(|state| state.number == spawn.number);
+                if lives != (owner.as_ref() == Some(&self.owner(zone))) {
+                    found.push(format!("spawn {} in zone {zone}: {lives}, owner {owner:?}", spawn.number));
+                }
+            }
+        }
+        found
+    }
+
     /// The state in which a run must end: each avatar plays in the zone that owns it, and no other has it.
     pub(super) fn check_end(&mut self) {
         let mut found = self.database.violations.clone();
+        found.extend(self.misplaced_spawns());
         for (session, bound) in &self.sessions {
             let character = bound.character;
             let (owner, epoch) = self.database.owner(character);

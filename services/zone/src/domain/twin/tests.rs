@@ -5,6 +5,9 @@ const CALM: Setup = Setup {
     delay_us: 2_000,
     loss_percent: 0,
     failures: false,
+    kills_only: false,
+    moves: false,
+    without_creatures: false,
     bots: 6,
     unfenced: false,
     early_acknowledgement: false,
@@ -44,6 +47,33 @@ fn avatar_moves_on_during_handover() {
 }
 
 #[test]
+fn creatures_keep_their_wounds_when_sectors_move() {
+    let mut hurt = 0;
+    for seed in 0..10 {
+        let twin = run(Setup { seed, moves: true, loss_percent: 10, ..CALM });
+        assert_eq!(twin.faults, Vec::<String>::new(), "seed {seed}");
+        hurt += twin.hurt_after_move;
+    }
+    assert!(hurt > 1_000, "{hurt} sightings of wounded creatures");
+}
+
+#[test]
+fn creatures_of_killed_zone_return_as_in_the_last_snapshot() {
+    let mut restored = 0;
+    for seed in 0..20 {
+        let twin = run(Setup { seed, failures: true, kills_only: true, ..CALM });
+        assert_eq!(twin.faults, Vec::<String>::new(), "seed {seed}");
+        restored += twin.restored;
+    }
+    assert!(restored > 0, "no creature lost a wound of the last second");
+}
+
+#[test]
+fn spawns_without_their_creatures_are_found() {
+    assert_found(Setup { moves: true, without_creatures: true, ..CALM });
+}
+
+#[test]
 fn same_seed_gives_same_run() {
     let summary = |twin: &Twin| (twin.acknowledged, twin.transfers, twin.latencies.clone());
     let setup = Setup { seed: 5, loss_percent: 10, failures: true, delay_us: 40_000, ..CALM };
@@ -57,7 +87,8 @@ fn every_seed_ends_with_one_owner_of_each_avatar() {
     let seeds = first.parse::<u64>().expect("a number")..last.parse().expect("a number");
     let (mut transfers, mut acknowledged, mut failed) = (0, 0, Vec::new());
     for seed in seeds {
-        let setup = Setup { seed, loss_percent: 10, failures: true, delay_us: 40_000, ..CALM };
+        let moves = seed % 2 == 0;
+        let setup = Setup { seed, loss_percent: 10, failures: true, moves, delay_us: 40_000, ..CALM };
         let twin = run(setup);
         transfers += twin.transfers;
         acknowledged += twin.acknowledged;
