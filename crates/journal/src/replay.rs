@@ -34,7 +34,7 @@ pub trait Observer {
 pub enum Break {
     #[error("{}: the zone could not write {records} records before this chunk", .file.display())]
     Gap { file: PathBuf, records: u64 },
-    #[error("{}: the records before this chunk are missing", .file.display())]
+    #[error("{}: the chunk before this one ends earlier, because records are missing or the space ended in between", .file.display())]
     Missing { file: PathBuf },
     #[error("{}: the file ends in the middle of a block at byte {offset}, because the zone was killed", .file.display())]
     Torn { file: PathBuf, offset: usize },

@@ -72,6 +72,7 @@ pub struct EntityView {
 pub struct Sim {
     pub(crate) space: SpaceId,
     pub(crate) map: Arc<Map>,
+    pub(crate) map_hash: u64,
     pub(crate) now: u64,
     /// Number of the tick, `now / TICK_MS`.
     pub(crate) tick: u64,
@@ -100,6 +101,7 @@ impl Sim {
             space,
             cells: Cells::new(space, &map),
             spawns: vec![Spawn::default(); map.spawns.len()],
+            map_hash: map.hash(),
             map,
             now,
             tick: now / TICK_MS,

@@ -85,7 +85,8 @@ impl Sim {
         // Naming every field makes the compiler ask whether a new one belongs to the snapshot.
         let Self {
             space,
-            map,
+            map: _,
+            map_hash,
             now,
             tick,
             steps: _,
@@ -105,7 +106,7 @@ impl Sim {
         } = self;
         let state = StateRef {
             schema: SCHEMA,
-            map: map.hash(),
+            map: *map_hash,
             space: *space,
             now: *now,
             tick: *tick,
@@ -137,19 +138,20 @@ impl Sim {
             return Err(SnapshotError::OtherSchema { found: schema });
         }
         let (found, rest) = postcard::take_from_bytes::<u64>(rest).map_err(|_| CUT)?;
-        if found != map.hash() {
-            return Err(SnapshotError::OtherMap { found, expected: map.hash() });
+        let expected = map.hash();
+        if found != expected {
+            return Err(SnapshotError::OtherMap { found, expected });
         }
         let (state, rest) = postcard::take_from_bytes::<State>(rest).map_err(|_| CUT)?;
         if !rest.is_empty() {
             return Err(SnapshotError::Damaged("bytes follow its end"));
         }
-        state.into_sim(map)
+        state.into_sim(map, expected)
     }
 }
 
 impl State {
-    fn into_sim(mut self, map: Arc<Map>) -> Result<Sim, SnapshotError> {
+    fn into_sim(mut self, map: Arc<Map>, map_hash: u64) -> Result<Sim, SnapshotError> {
         let mut cells = Cells::new(self.space, &map);
         if !self.bodies.index() {
             return Err(SnapshotError::Damaged("an entity is in it twice, or without details"));
@@ -175,6 +177,7 @@ impl State {
         Ok(Sim {
             space: self.space,
             map,
+            map_hash,
             now: self.now,
             tick: self.tick,
             steps: 1,
