@@ -1,4 +1,4 @@
-//! Players go to another space, play there, and return when it closes. The space has a zone of its own, or shares one.
+//! Players go to another space, play there, and return when it closes. Two spaces may share a zone.
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::game::View;
@@ -34,7 +34,7 @@ async fn players_play_in_another_space_and_leave_it_when_it_closes() -> Result<(
     ann.sees(&bob).await?;
     bob.sees(&ann).await?;
 
-    // What lies on the ground of a space stays there.
+    // An item on the ground of a space stays in that space.
     let item = *ann.coins_and_items().await?.1.first().context("ann has nothing to drop")?;
     ann.player.drop_item(item).await?;
     let taken = bob

@@ -45,3 +45,4 @@ pub use shardkeep_types::Random;
 pub use sim::{AvatarView, Counts, EntityView, Sim};
 pub use snapshot::{SCHEMA, SnapshotError};
 pub use template::Stack;
+pub use tick::Stage;

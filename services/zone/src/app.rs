@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -24,6 +25,7 @@ use crate::{
         command::Command,
         partition::Table,
         space::{Space, Surroundings},
+        stage::Stage,
     },
     edge::{executor::Executor, message::Message, switchboard::SpaceLinks},
     metrics,
@@ -33,6 +35,8 @@ const TICK: Duration = Duration::from_millis(TICK_MS);
 /// The most link events, and the most messages, that are handled before their answers are sent. The rest waits in
 /// bounded queues.
 const MAX_BURST: usize = 1_024;
+/// The time between two log records about slow ticks of one space.
+const SLOW_TICK_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A space, and the means to carry out its effects.
 pub(crate) struct App {
@@ -47,6 +51,40 @@ pub(crate) struct App {
     pub(crate) zone_avatars: Arc<AtomicUsize>,
     /// The avatars of this space that `zone_avatars` includes.
     pub(crate) counted: usize,
+    pub(crate) slow_tick_logged: Instant,
+}
+
+/// How long each stage of a tick took.
+struct StageTimes {
+    last: Instant,
+    took: Vec<(Stage, Duration)>,
+}
+
+impl StageTimes {
+    fn start(began: Instant) -> Self {
+        Self { last: began, took: Vec::with_capacity(9) }
+    }
+
+    fn ended(&mut self, stage: Stage) {
+        let now = Instant::now();
+        self.took.push((stage, now.saturating_duration_since(self.last)));
+        self.last = now;
+    }
+
+    fn report(&self, map: &'static str) {
+        for (stage, took) in &self.took {
+            metrics::stage(stage.label(), map, *took);
+        }
+    }
+}
+
+impl fmt::Display for StageTimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (stage, took) in &self.took {
+            write!(f, "{} {:.1} ms; ", stage.label(), took.as_secs_f64() * 1_000.0)?;
+        }
+        Ok(())
+    }
 }
 
 impl App {
@@ -104,11 +142,19 @@ impl App {
             avatars_elsewhere: self.zone_avatars.load(Ordering::Relaxed).saturating_sub(self.counted),
         };
         self.space.surroundings(began, surroundings);
-        self.space.step(began, self.clock.now(began));
+        let mut stages = StageTimes::start(began);
+        self.space.step(began, self.clock.now(began), &mut |stage| stages.ended(stage));
         self.execute();
+        stages.ended(Stage::Execute);
         self.count(self.space.avatars());
         let took = began.elapsed();
         metrics::tick(took, took > TICK);
+        stages.report(self.space.map_name());
+        if took > TICK && began >= self.slow_tick_logged + SLOW_TICK_LOG_INTERVAL {
+            self.slow_tick_logged = began;
+            let (space, avatars) = (self.space.id(), self.space.avatars());
+            tracing::warn!(%space, avatars, ?took, stages = %stages, "a tick took longer than its time");
+        }
     }
 
     fn count(&mut self, avatars: usize) {

@@ -6,6 +6,8 @@ use ::metrics::{counter, describe_counter, describe_gauge, describe_histogram, g
 use shardkeep_sim::{Counts, Ring};
 
 const TICK_SECONDS: &str = "shardkeep_zone_tick_seconds";
+const SPACES: &str = "shardkeep_zone_spaces";
+const STAGE_SECONDS: &str = "shardkeep_zone_tick_stage_seconds";
 const OVERRUNS: &str = "shardkeep_zone_tick_overruns_total";
 const AVATARS: &str = "shardkeep_zone_avatars";
 const CREATURES: &str = "shardkeep_zone_creatures";
@@ -35,6 +37,8 @@ const INTENTS: &str = "shardkeep_zone_intents_total";
 
 pub(crate) fn describe() {
     describe_histogram!(TICK_SECONDS, "Duration of a tick; the limit is 0.05");
+    describe_gauge!(SPACES, "Spaces that tick in this zone");
+    describe_histogram!(STAGE_SECONDS, "Duration of a stage of a tick, by stage and map");
     describe_counter!(OVERRUNS, "Ticks that took longer than 0.05 s");
     describe_gauge!(AVATARS, "Avatars simulated");
     describe_gauge!(CREATURES, "Creatures alive");
@@ -121,6 +125,14 @@ pub(crate) fn published(ring: Ring, keyframe: bool, bytes: usize) {
     let form = if keyframe { "keyframe" } else { "delta" };
     counter!(PUBLISHED, "ring" => ring, "form" => form).increment(1);
     counter!(PUBLISHED_BYTES).increment(bytes as u64);
+}
+
+pub(crate) fn spaces(count: usize) {
+    gauge!(SPACES).set(count as f64);
+}
+
+pub(crate) fn stage(stage: &'static str, map: &'static str, took: Duration) {
+    histogram!(STAGE_SECONDS, "stage" => stage, "map" => map).record(took);
 }
 
 pub(crate) fn committed(reason: &'static str, outcome: &'static str, took: Duration) {

@@ -1,5 +1,5 @@
 //! The loop of a zone: starts a space when the zone gets its first sector there, and forgets it when it has ended. Spaces
-//! tick on threads of their own, so that no space waits for a socket or for another space.
+//! tick on separate threads, so that no space waits for a socket or for another space.
 
 use std::{
     collections::BTreeSet,
@@ -36,6 +36,7 @@ use crate::{
         streams,
         switchboard::Switchboard,
     },
+    metrics,
 };
 
 const LOAD_INTERVAL: Duration = Duration::from_millis(250);
@@ -73,7 +74,7 @@ impl Drop for TickThreads {
     }
 }
 
-/// What every space needs.
+/// The spaces of this zone, and their common parts.
 pub(crate) struct Spaces {
     node: Node,
     daemon: Daemon,
@@ -229,6 +230,7 @@ impl Spaces {
             presence: self.presence.subscribe(),
             zone_avatars: self.zone_avatars.clone(),
             counted: 0,
+            slow_tick_logged: now,
         };
         streams::to_an_ai(&self.node, &self.daemon, &messages);
         let running = app.run(links, receiver, self.daemon.clone());
@@ -238,6 +240,7 @@ impl Spaces {
         });
         self.ticks.spawn_on(&mut self.running, running);
         self.started.insert(id);
+        metrics::spaces(self.started.len());
         tracing::info!(space = %id, map = name, "a space begins here");
     }
 
@@ -246,6 +249,7 @@ impl Spaces {
         let Some(space) = space else { return };
         self.switchboard.disconnect(space);
         self.started.remove(&space);
+        metrics::spaces(self.started.len());
         // The zone may have got a sector since.
         self.start_spaces();
     }

@@ -54,7 +54,7 @@ impl Mirror {
     }
 }
 
-/// The parts of a snapshot, by owner of the sectors. What has no owner is left out.
+/// The parts of a snapshot, by owner of the sectors. Sectors without an owner are left out.
 fn divide(space: SpaceId, map: &Map, snapshot: &Snapshot, table: &Table) -> Vec<(Destination, Snapshot)> {
     let homes: BTreeMap<u32, _> = map.spawns.iter().map(|spawn| (spawn.number, spawn.home)).collect();
     let mut parts: BTreeMap<ZoneName, (Destination, Snapshot)> = BTreeMap::new();

@@ -9,6 +9,7 @@ pub(crate) mod effect;
 pub(crate) mod handover;
 mod lost_spawns;
 pub(crate) mod mirror;
+mod new_cells;
 pub(crate) mod outbox;
 pub(crate) mod partition;
 pub(crate) mod payload;
@@ -19,6 +20,7 @@ mod requests;
 pub(crate) mod routes;
 mod save_schedule;
 pub(crate) mod space;
+pub(crate) mod stage;
 #[cfg(test)]
 mod twin;
 pub(crate) mod watchers;

@@ -20,9 +20,7 @@ use std::{
 use shardkeep_journal::{Origin, Recorder};
 use shardkeep_link::{GatewayId, LinkEvent};
 use shardkeep_sim::{CellForm, CellUpdate, Input, Kind, Ring, Sim};
-use shardkeep_types::{
-    CellId, CellRect, CharacterId, Epoch, InstanceId, Position, SessionId, SpaceId, Term, WorldId,
-};
+use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, Position, SessionId, SpaceId, Term, WorldId};
 
 use crate::{
     config::Config,
@@ -35,6 +33,7 @@ use crate::{
         handover::{Arrival, HandedOver},
         lost_spawns::LostSpawns,
         mirror::AvatarSnapshot,
+        new_cells::NewCells,
         outbox::Outbox,
         partition::Table,
         payload::{Destination, Frame, ReplyTo},
@@ -42,6 +41,7 @@ use crate::{
         presence::Presence,
         publish,
         save_schedule::SaveSchedule,
+        stage::Stage,
         watchers::Watchers,
     },
     metrics,
@@ -92,9 +92,7 @@ pub(crate) struct Space {
     handover_retry_at: HashMap<CharacterId, Instant>,
     outbox: Outbox,
     border: Border,
-    /// Cells that wait for the spawns of their last owner, and how long.
-    spawn_waits: Vec<(CellRect, Instant)>,
-    populating: Vec<spawns::Populating>,
+    new_cells: NewCells,
     lost_spawns: LostSpawns,
     /// Avatars of dead zones, which the world may give to this zone, and until when.
     remembered: HashMap<CharacterId, (AvatarSnapshot, Instant)>,
@@ -140,8 +138,7 @@ impl Space {
             handover_retry_at: HashMap::new(),
             outbox: Outbox::default(),
             border: Border::default(),
-            spawn_waits: Vec::new(),
-            populating: Vec::new(),
+            new_cells: NewCells::default(),
             lost_spawns: LostSpawns::default(),
             remembered: HashMap::new(),
             next_snapshot: now,
@@ -173,6 +170,10 @@ impl Space {
     /// The effects since the last call, in order.
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
+    }
+
+    pub(crate) fn map_name(&self) -> &'static str {
+        self.sim.map().name
     }
 
     /// The avatars here.
@@ -280,21 +281,23 @@ impl Space {
         self.flush();
     }
 
-    /// Runs one tick. `wall_ms` is the time of the simulation.
-    pub(crate) fn step(&mut self, now: Instant, wall_ms: u64) {
+    /// Runs one tick. `wall_ms` is the time of the simulation. `ended` is called after each stage.
+    pub(crate) fn step(&mut self, now: Instant, wall_ms: u64, ended: &mut dyn FnMut(Stage)) {
         self.now = now;
         self.tick += 1;
         if let Some(recorder) = &mut self.recorder {
             recorder.tick(wall_ms);
         }
-        for event in self.sim.tick(wall_ms) {
+        for event in self.sim.tick_observed(wall_ms, &mut |stage| ended(Stage::Sim(stage))) {
             self.sim_event(event);
         }
+        ended(Stage::Events);
         self.advance_arrivals();
         self.advance_leaving();
         self.advance_spawns();
         self.send_snapshot();
         self.save_soft_state();
+        ended(Stage::Upkeep);
         self.answer();
         self.effects.extend(self.border.frames(self.tick, &self.sim, &self.table, &self.me));
         self.effects.extend(self.presence.report(self.tick, &self.players, &self.sim));
@@ -302,6 +305,7 @@ impl Space {
         self.report_population();
         let batch = self.recorder.as_mut().and_then(|recorder| recorder.end_tick(&self.sim));
         self.effects.extend(batch.map(Effect::Journal));
+        ended(Stage::News);
     }
 
     /// Applies an input to the simulation and handles what it causes. Inputs that this causes follow in order; nothing is

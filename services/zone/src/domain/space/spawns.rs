@@ -1,10 +1,7 @@
 //! Spawns come with the cells of their homes: from the zone that owned them before, from its buddy if it is dead, or else
 //! from the map.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use shardkeep_sim::{EnteringAvatar, Input, SpawnState};
 use shardkeep_types::{CellId, CellRect};
@@ -27,20 +24,10 @@ const SNAPSHOT_WITHIN: Duration = Duration::from_millis(1_500);
 /// The same, when this zone does not know who owned them.
 const UNKNOWN_SPAWNS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Cells whose spawns will come alive.
-#[derive(Debug)]
-pub(super) struct Populating {
-    at: Instant,
-    cells: CellRect,
-    generations: BTreeMap<u32, u64>,
-}
-
 impl Space {
     /// The ground of these cells is loaded, so their spawns may come alive. Another zone may still hand them over.
     pub(super) fn populate_soon(&mut self, cells: CellRect, generations: BTreeMap<u32, u64>) {
-        let waits = self.spawn_waits.iter().filter(|(gained, _)| gained.distance(&cells) == Some(0));
-        let at = waits.map(|(_, until)| *until).max().unwrap_or(self.now);
-        self.populating.push(Populating { at, cells, generations });
+        self.new_cells.loaded(self.now, cells, generations);
         self.populate();
     }
 
@@ -51,8 +38,7 @@ impl Space {
             let corner = CellId { space: gained.space, x: gained.x0, y: gained.y0 };
             table.of(me, space).any(|sector| sector.cells.contains(corner))
         };
-        self.spawn_waits.retain(|(gained, _)| is_mine(gained));
-        self.populating.retain(|next| next.cells.distance(cells) != Some(0));
+        self.new_cells.forget(cells, is_mine);
     }
 
     /// This zone owns these cells from now on.
@@ -68,17 +54,15 @@ impl Space {
             None if self.table.alive.keys().any(|zone| *zone != me) => UNKNOWN_SPAWNS_WITHIN,
             None => return,
         };
-        self.spawn_waits.push((gained, self.now + wait));
+        self.new_cells.wait(gained, self.now + wait);
     }
 
     fn populate(&mut self) {
-        let now = self.now;
-        self.spawn_waits.retain(|(_, until)| *until > now);
-        for due in self.populating.extract_if(.., |next| next.at <= now).collect::<Vec<_>>() {
+        for due in self.new_cells.due(self.now) {
             let homes = self.lost_spawns.numbers();
             let here = |number: &u32| self.home_of(*number).is_some_and(|home| due.cells.contains(home));
             let here: Vec<u32> = homes.into_iter().filter(here).collect();
-            // Nobody has a later state of them.
+            // No other zone has a later state of them.
             let own = here.into_iter().filter_map(|number| self.lost_spawns.take(number)).collect();
             self.apply(Input::Spawns(own));
             self.apply(Input::Populate { cells: due.cells, generations: due.generations });

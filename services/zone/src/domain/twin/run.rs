@@ -80,7 +80,7 @@ impl Twin {
         let Some(space) = &mut node.space else { return };
         match delivery {
             Delivery::Tick => {
-                space.step(now, wall_ms);
+                space.step(now, wall_ms, &mut |_| {});
                 let incarnation = node.incarnation;
                 let tick = Happening::Zone { zone, incarnation, delivery: Delivery::Tick };
                 self.happen_in(TICK_US, tick);
