@@ -9,6 +9,7 @@ use crate::{
     input::{EnteringAvatar, GhostState, Input, Item, Requester},
     ring::Ring,
     rules::{ATTACK_COOLDOWN_MS, AVATAR_HEALTH, AVATAR_SPEED},
+    vector,
 };
 
 /// The tolerance for clients that round their velocity up.
@@ -137,7 +138,7 @@ fn enter(sim: &mut Sim, entering: EnteringAvatar) {
         character: entering.character,
         name: entering.name,
         epoch: entering.epoch,
-        desired_velocity: clamp_velocity(entering.velocity),
+        desired_velocity: vector::limit(entering.velocity, AVATAR_SPEED),
         last_input: entering.last_input,
         next_attack_at: sim.now + entering.cooldown_ms.min(ATTACK_COOLDOWN_MS),
         last_hurt_at: sim.now,
@@ -176,26 +177,13 @@ fn desired_velocity(sim: &mut Sim, character: CharacterId, sequence: u32, veloci
         body.facing = facing;
         body.touch(dirty::FACING);
     }
-    let clamped = clamp_velocity(velocity);
+    let clamped = vector::limit(velocity, AVATAR_SPEED);
     avatar.desired_velocity = clamped;
     let fast = |(x, y): (i32, i32)| i64::from(x) * i64::from(x) + i64::from(y) * i64::from(y);
     let limit = i64::from(AVATAR_SPEED + SPEED_TOLERANCE);
     if fast(velocity) > limit * limit {
         sim.events.push(Event::TooFast { character });
     }
-}
-
-/// Limits the velocity to the speed of an avatar, rounded towards zero.
-#[expect(
-    clippy::disallowed_types,
-    clippy::float_arithmetic,
-    reason = "to be replaced by integers; the same on every build for one target"
-)]
-fn clamp_velocity((x, y): (i32, i32)) -> (i32, i32) {
-    let speed = f64::from(x).hypot(f64::from(y));
-    let scale = if speed > f64::from(AVATAR_SPEED) { f64::from(AVATAR_SPEED) / speed } else { 1.0 };
-    let part = |v: i32| (f64::from(v) * scale) as i32;
-    (part(x), part(y))
 }
 
 fn is_ghost(sim: &Sim, entity: EntityId) -> bool {

@@ -29,6 +29,7 @@ mod stage;
 pub mod template;
 mod tick;
 mod trade;
+mod vector;
 
 pub use event::{
     Appearance, CellForm, CellUpdate, Entry, Event, Kind, OwnState, Refusal, RemovalReason, Reply,

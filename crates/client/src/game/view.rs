@@ -216,9 +216,23 @@ mod tests {
     }
 
     fn view(messages: &[Message]) -> View {
-        let mut view = View::default();
+        let mut view = View { space: SpaceId(1), ..View::default() };
         messages.iter().for_each(|message| view.apply_cell(message, Instant::now()).unwrap());
         view
+    }
+
+    #[test]
+    fn cells_of_another_space_are_ignored_and_forgotten() {
+        let other = CellId { space: SpaceId(2), ..at(3) };
+        let mut seen = view(&[
+            message(Form::Keyframe, other, &[appears(1, "Alice")]),
+            message(Form::Keyframe, at(3), &[appears(2, "Bob")]),
+        ]);
+        assert!(seen.find_by_name("Alice").is_none() && seen.find_by_name("Bob").is_some());
+        seen.place(Placed { space: 1, ..Placed::default() });
+        assert!(seen.find_by_name("Bob").is_some());
+        seen.place(Placed { space: 2, ..Placed::default() });
+        assert!(seen.find_by_name("Bob").is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::{
     input::Goal,
     rules::PARTS_PER_MM,
     template::CreatureTemplate,
+    vector,
 };
 
 pub(crate) fn run(sim: &mut Sim) {
@@ -73,20 +74,14 @@ fn extrapolate(body: &mut Body, steps: i32, map: &Map) {
 }
 
 /// The velocity towards the goal; zero when this tick reaches it.
-#[expect(
-    clippy::disallowed_types,
-    clippy::float_arithmetic,
-    reason = "to be replaced by integers; the same on every build for one target"
-)]
 fn pursue(body: &Body, goal: Goal, steps: i32) -> (i32, i32) {
     let Goal::Move { x_mm, y_mm, speed } = goal else { return (0, 0) };
     let fastest = CreatureTemplate::get(body.template).map_or(0, |template| template.speed);
-    let speed = f64::from(speed.clamp(0, fastest));
-    let (dx, dy) = (f64::from(x_mm) - f64::from(body.x), f64::from(y_mm) - f64::from(body.y));
-    let distance = dx.hypot(dy);
-    if distance <= speed * f64::from(steps) / f64::from(PARTS_PER_MM) {
+    let speed = speed.clamp(0, fastest);
+    let way = (i64::from(x_mm) - i64::from(body.x), i64::from(y_mm) - i64::from(body.y));
+    let distance = vector::length(way);
+    if distance * i64::from(PARTS_PER_MM) <= i64::from(speed) * i64::from(steps) {
         return (0, 0);
     }
-    let part = |d: f64| (d / distance * speed) as i32;
-    (part(dx), part(dy))
+    vector::scale(way, speed, distance)
 }

@@ -1,7 +1,5 @@
 //! Tests of the simulation from outside: inputs in, events out, without a runtime or waiting.
 
-#![expect(clippy::disallowed_types, reason = "checks may use floating point, and sets without an order")]
-
 mod bench;
 mod border;
 mod cells;

@@ -259,13 +259,15 @@ async fn layout_survives_change_of_leader() {
     let operator = cluster.member(DaemonKind::Gm, "gm-1").await;
     wait_until_leading(&operator, "world-1").await;
     let mut gm = client_of(&operator, "world-1").await;
-    // The call fails until the layout is loaded.
-    let done = loop {
-        match gm.change_layout(split(1)).await {
-            Err(status) if status.code() == Code::Unavailable => {}
-            done => break done.unwrap().into_inner(),
+    // A change is not idempotent, so the first one waits until the layout is loaded.
+    loop {
+        let status = gm.status(StatusRequest {}).await.unwrap().into_inner();
+        if status.partition.is_some_and(|partition| !partition.sectors.is_empty()) {
+            break;
         }
-    };
+        tokio::task::yield_now().await;
+    }
+    let done = gm.change_layout(split(1)).await.unwrap().into_inner();
     let create = change(Change::Create(CreateSpace { map: "meadow".into(), tick_hz: 30 }));
     assert_eq!((done.made, gm.change_layout(create).await.unwrap().into_inner().made), (3, 2));
     let watch = || WatchPartitionRequest { zone: Some(node.id().into()) };

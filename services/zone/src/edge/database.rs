@@ -1,13 +1,16 @@
 //! Calls to dbcache: deadlines, retries, and the meaning of failures.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use shardkeep_cluster::{Backoff, Directory, MESSAGE_LIMIT, Node};
 use shardkeep_rpc::dbcache::{
@@ -21,6 +24,8 @@ use tonic::{Code, Request, Response, Status, transport::Channel};
 
 /// The outcome of a call that takes longer is unknown.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// The database is slow when a call waits longer than this. Then the zone begins no hand-over.
+const SLOW_AFTER: Duration = Duration::from_millis(500);
 
 /// Why a call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,25 +68,57 @@ impl From<&Status> for DatabaseError {
 
 type Client = DbCacheClient<Channel>;
 
-/// A handle to any dbcache. Clones share whether the last call was answered.
+/// A handle to any dbcache. Clones share what is known of its answers.
 #[derive(Clone)]
 pub(crate) struct Database {
     node: Node,
     directory: Directory,
     reachable: Arc<AtomicBool>,
+    waiting: Arc<Waiting>,
     stopped: CancellationToken,
+}
+
+/// The calls that have no answer yet, by the time of their start.
+#[derive(Default)]
+struct Waiting {
+    since: Mutex<BTreeSet<(Instant, u64)>>,
+    last: AtomicU64,
+}
+
+impl Waiting {
+    fn start(self: &Arc<Self>) -> WaitingCall {
+        let key = (Instant::now(), self.last.fetch_add(1, Ordering::Relaxed));
+        self.since.lock().insert(key);
+        WaitingCall { waiting: self.clone(), key }
+    }
+
+    fn longest(&self) -> Duration {
+        self.since.lock().first().map_or(Duration::ZERO, |(since, _)| since.elapsed())
+    }
+}
+
+/// One of the calls that wait, until it is dropped.
+struct WaitingCall {
+    waiting: Arc<Waiting>,
+    key: (Instant, u64),
+}
+
+impl Drop for WaitingCall {
+    fn drop(&mut self) {
+        self.waiting.since.lock().remove(&self.key);
+    }
 }
 
 impl Database {
     pub(crate) fn new(node: Node, stopped: CancellationToken) -> Self {
         let directory = node.directory(DaemonKind::Dbcache);
-        Self { node, directory, reachable: Arc::new(AtomicBool::new(true)), stopped }
+        Self { node, directory, reachable: Arc::new(AtomicBool::new(true)), waiting: Arc::default(), stopped }
     }
 
-    /// Whether the last call was answered. Until then, the zone begins no hand-over, because the hard actions of its
-    /// avatar would wait.
+    /// Whether the last call was answered, and none waits for long. Otherwise the zone begins no hand-over, because the
+    /// hard actions of its avatar would wait.
     pub(crate) fn is_reachable(&self) -> bool {
-        self.reachable.load(Ordering::Relaxed)
+        self.reachable.load(Ordering::Relaxed) && self.waiting.longest() < SLOW_AFTER
     }
 
     fn client(&self) -> Option<Client> {
@@ -94,6 +131,7 @@ impl Database {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        let waiting = self.waiting.start();
         let answer = match self.client() {
             None => Err(DatabaseError::Unknown),
             Some(client) => match tokio::time::timeout(DEADLINE, call(client)).await {
@@ -102,6 +140,7 @@ impl Database {
                 Ok(Err(status)) => Err(DatabaseError::from(&status)),
             },
         };
+        drop(waiting);
         let reachable = !matches!(answer, Err(DatabaseError::Unknown));
         if self.reachable.swap(reachable, Ordering::Relaxed) != reachable {
             tracing::warn!(
@@ -181,5 +220,24 @@ impl Database {
     pub(crate) async fn save(&self, request: SaveSoftRequest) -> Result<Vec<u64>, DatabaseError> {
         let saved = self.call_once(|mut client| async move { client.save_soft(Request::new(request)).await });
         saved.await.map(|reply| reply.stale)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oldest_call_that_waits_counts() {
+        let waiting = Arc::new(Waiting::default());
+        assert_eq!(waiting.longest(), Duration::ZERO);
+        let old = (Instant::now().checked_sub(SLOW_AFTER).unwrap(), u64::MAX);
+        waiting.since.lock().insert(old);
+        let call = waiting.start();
+        assert!(waiting.longest() >= SLOW_AFTER);
+        drop(WaitingCall { waiting: waiting.clone(), key: old });
+        assert!(waiting.longest() < SLOW_AFTER);
+        drop(call);
+        assert!(waiting.since.lock().is_empty());
     }
 }
