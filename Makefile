@@ -71,10 +71,21 @@ nextest:
 	exit $$status
 
 .PHONY: test-long
-test-long: test-deps ## Chaos and soak runs, about half an hour
+test-long: test-deps journal-builds ## Chaos and soak runs, about half an hour
 	SHARDKEEP_TWIN_SEEDS=0..10000 $(CARGO) test --profile $(PROFILE) -p shardkeep-zone --lib twin -- --nocapture
 	$(CARGO) test --quiet --workspace --no-run
 	$(RUN_TESTS) test --workspace --test stories -- --ignored --test-threads 1
+
+# The journal of a debug build replays to the same hashes with the other builds.
+.PHONY: journal-builds
+journal-builds:
+	rm -rf target/journal-builds
+	SHARDKEEP_JOURNAL_OUT=$(abspath target/journal-builds) $(CARGO) test --quiet -p shardkeep-journal --test journal \
+	  recorded_space_replays
+	for profile in quick release; do \
+	  $(CARGO) build --profile $$profile -p shardkeep && \
+	  for run in 1 2; do target/$$profile/shardkeep replay target/journal-builds || exit 1; done || exit 1; \
+	done
 
 # The sanitizer comes with the stable compiler; the variable is what lets cargo-fuzz ask for it.
 .PHONY: fuzz

@@ -3,7 +3,7 @@
 //! ```text
 //! var/
 //!   tls/        development CA and one certificate per daemon
-//!   db/         SQLite files of the owning daemons, and the collected logs
+//!   db/         SQLite files of the owning daemons, the collected logs, and the zones' journals
 //!   log/        the output of each daemon
 //!   run/        up.lock, one configuration and one announcement per daemon
 //! ```

@@ -24,6 +24,7 @@ mod orphan;
 mod patch;
 mod play;
 pub mod program;
+mod replay;
 mod reset;
 mod status;
 pub mod terminal;
@@ -71,6 +72,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Check that every item and coin has exactly one holder and one origin
     Ledger(ledger::LedgerArgs),
+    /// Run the journal of a zone again, compare the results, and tell the history of an avatar
+    Replay(replay::ReplayArgs),
     /// Make, sign, serve and fetch releases of the game's files
     Patch(patch::PatchArgs),
     /// Make a development CA and certificates for daemons
@@ -124,6 +127,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Dns(args) => dns::run(args).await?,
         Command::Logs(args) => logs::run(args).await?,
         Command::Ledger(args) => return ledger::run(&args).await,
+        Command::Replay(args) => return replay::run(&args),
         Command::Patch(args) => return patch::run(args).await,
         Command::Certs(args) => certificates::run(&args)?,
         Command::Healthcheck(args) => healthcheck::run(&args).await?,

@@ -18,6 +18,7 @@ mod full_disk;
 mod gateways;
 mod idle_player;
 mod interop;
+mod journal;
 mod lanes;
 mod login;
 mod long;

@@ -1,12 +1,14 @@
 //! Avatars, creatures and ghosts in dense arrays: the fields that every tick uses, and beside them the details.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use shardkeep_types::{CharacterId, EntityId, Epoch, Point};
 
 use crate::{
     event::{Kind, OwnState},
     input::{Goal, Possessions},
+    lookup::Lookup,
 };
 
 /// Changes that watchers have not received yet. The bits are those of the cell entries in the protocol.
@@ -18,10 +20,14 @@ pub(crate) mod dirty {
     pub(crate) const HEALTH: u8 = 16;
     pub(crate) const MOVEMENT: u8 = POSITION | VELOCITY;
     pub(crate) const ALL: u8 = APPEARS | POSITION | VELOCITY | FACING | HEALTH;
+
+    pub(crate) fn all() -> u8 {
+        ALL
+    }
 }
 
 /// How much an avatar takes part while it leaves its zone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Hold {
     #[default]
     Free,
@@ -31,7 +37,7 @@ pub(crate) enum Hold {
     Frozen,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Body {
     pub(crate) id: EntityId,
     pub(crate) x: i32,
@@ -48,8 +54,10 @@ pub(crate) struct Body {
     pub(crate) facing: u8,
     pub(crate) kind: Kind,
     pub(crate) hold: Hold,
-    /// Changes for the near and for the outer watchers; see [`dirty`].
+    /// Changes for the near and for the outer watchers; see [`dirty`]. After a restart, watchers know nothing.
+    #[serde(skip, default = "dirty::all")]
     pub(crate) near: u8,
+    #[serde(skip, default = "dirty::all")]
     pub(crate) outer: u8,
 }
 
@@ -90,14 +98,14 @@ impl Body {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum EntityDetails {
     Avatar(Box<Avatar>),
     Creature(Creature),
     Ghost(Ghost),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Avatar {
     pub(crate) character: CharacterId,
     pub(crate) name: Arc<str>,
@@ -111,11 +119,13 @@ pub(crate) struct Avatar {
     pub(crate) possessions: Possessions,
     pub(crate) trade: Option<u64>,
     /// The cell of the last [`Event::View`](crate::Event::View).
+    #[serde(skip)]
     pub(crate) view: Option<u32>,
+    #[serde(skip)]
     pub(crate) published: Option<OwnState>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Creature {
     /// Index into the map's spawn points.
     pub(crate) spawn: usize,
@@ -125,20 +135,32 @@ pub(crate) struct Creature {
     pub(crate) attacker: Option<EntityId>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Ghost {
     pub(crate) name: Arc<str>,
     pub(crate) seen_at: u64,
 }
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Bodies {
     pub(crate) hot: Vec<Body>,
     pub(crate) details: Vec<EntityDetails>,
-    places: HashMap<EntityId, usize>,
+    #[serde(skip)]
+    places: Lookup<EntityId, usize>,
 }
 
 impl Bodies {
+    /// Finds the places of restored bodies. Returns false if two bodies have the same id, or a body has no details.
+    pub(crate) fn index(&mut self) -> bool {
+        self.places = Lookup::default();
+        let bodies = self.hot.iter().zip(0..);
+        let mut is_unique = true;
+        for (body, at) in bodies {
+            is_unique &= self.places.insert(body.id, at).is_none();
+        }
+        is_unique && self.details.len() == self.hot.len()
+    }
+
     pub(crate) fn insert(&mut self, body: Body, details: EntityDetails) -> usize {
         if let Some(at) = self.find(body.id) {
             self.hot[at] = body;
@@ -161,7 +183,7 @@ impl Bodies {
     }
 
     pub(crate) fn find(&self, id: EntityId) -> Option<usize> {
-        self.places.get(&id).copied()
+        self.places.get(&id)
     }
 
     pub(crate) fn avatar(&self, character: CharacterId) -> Option<(&Body, &Avatar)> {

@@ -1,8 +1,7 @@
 //! Cells: a counting sort finds the bodies in each cell once per tick. Each cell stores what its watchers still
 //! need.
 
-use std::collections::HashMap;
-
+use serde::{Deserialize, Serialize};
 use shardkeep_types::{CellId, EntityId, ItemId, Position, SpaceId};
 
 use crate::{
@@ -10,6 +9,7 @@ use crate::{
     body::{Body, dirty},
     event::RemovalReason,
     input::Item,
+    lookup::Lookup,
     ring::Ring,
 };
 
@@ -29,12 +29,19 @@ impl Feed {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct GroundItem {
     pub(crate) item: Item,
     pub(crate) at: Position,
+    #[serde(skip, default = "unsent")]
     pub(crate) near: bool,
+    #[serde(skip, default = "unsent")]
     pub(crate) outer: bool,
+}
+
+/// Watchers of a restored space know none of its items.
+fn unsent() -> bool {
+    true
 }
 
 #[derive(Debug, Default, Clone)]
@@ -73,7 +80,7 @@ pub(crate) struct Cells {
     space: SpaceId,
     pub(crate) all: Vec<Cell>,
     /// The index of the cell of each item on the ground.
-    item_cells: HashMap<ItemId, usize>,
+    item_cells: Lookup<ItemId, usize>,
     /// `sorted[starts[c]..starts[c + 1]]` are the bodies in cell `c`.
     starts: Vec<u32>,
     sorted: Vec<u32>,
@@ -87,10 +94,28 @@ impl Cells {
             height: map.height,
             space,
             all: vec![Cell::default(); count],
-            item_cells: HashMap::new(),
+            item_cells: Lookup::default(),
             starts: vec![0; count + 1],
             sorted: Vec::new(),
         }
+    }
+
+    /// The owned cells, for a snapshot. Other cells have no state that outlives a restart.
+    pub(crate) fn owned_states(&self) -> Vec<(u32, bool, &[GroundItem])> {
+        let owned = self.all.iter().zip(0..).filter(|(cell, _)| cell.owned);
+        owned.map(|(cell, index)| (index, cell.ready, cell.ground.as_slice())).collect()
+    }
+
+    /// Restores an owned cell. Returns false if the map has no such cell, or an item is on the ground twice.
+    pub(crate) fn restore(&mut self, index: u32, ready: bool, ground: Vec<GroundItem>) -> bool {
+        let index = index as usize;
+        let Some(cell) = self.all.get_mut(index) else { return false };
+        let is_new = ground.iter().all(|ground| self.item_cells.insert(ground.item.id, index).is_none());
+        (cell.owned, cell.ready, cell.ground) = (true, ready, ground);
+        for ring in [Ring::Near, Ring::Outer] {
+            cell.feed(ring).keyframe = true;
+        }
+        is_new
     }
 
     pub(crate) fn index(&self, cell: CellId) -> Option<usize> {
@@ -160,7 +185,7 @@ impl Cells {
 
     pub(crate) fn find_item(&self, item: EntityId) -> Option<(usize, usize)> {
         let item = item.as_item()?;
-        let index = *self.item_cells.get(&item)?;
+        let index = self.item_cells.get(&item)?;
         let place = self.all[index].ground.iter().position(|ground_item| ground_item.item.id == item)?;
         Some((index, place))
     }
@@ -173,7 +198,7 @@ impl Cells {
 
     pub(crate) fn place_item(&mut self, item: Item, at: Position) {
         let Some(index) = self.index(at.cell()) else { return };
-        if self.all[index].owned && !self.item_cells.contains_key(&item.id) {
+        if self.all[index].owned && self.item_cells.get(&item.id).is_none() {
             self.item_cells.insert(item.id, index);
             self.all[index].ground.push(GroundItem { item, at, near: true, outer: true });
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use shardkeep_types::{CellId, CharacterId, EntityId, Position};
 
 use crate::{
@@ -53,7 +54,7 @@ pub struct Appearance {
     pub name: Arc<str>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Kind {
     Avatar = 1,
@@ -82,7 +83,7 @@ pub struct OwnState {
     pub max_health: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TradeState {
     Invited,
     Open,

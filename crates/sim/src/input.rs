@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Epoch, ItemId, Point, Position, SpawnId};
 
 use crate::{ring::Ring, template::Stack};
 
 /// One stack of items, in an inventory or on the ground.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     pub id: ItemId,
     pub template: u32,
@@ -15,7 +16,7 @@ pub struct Item {
 }
 
 /// Hard state of a character. Only the database changes it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Possessions {
     pub items: Vec<Item>,
     pub coins: i64,
@@ -25,7 +26,7 @@ pub struct Possessions {
 }
 
 /// An avatar that enters a zone, from the database or from a neighbour.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnteringAvatar {
     pub character: CharacterId,
     pub name: Arc<str>,
@@ -42,20 +43,20 @@ pub struct EnteringAvatar {
 }
 
 /// A request and the character that waits for its reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Requester {
     pub character: CharacterId,
     pub request: u64,
 }
 
 /// Identifies an action that moves property, so that a repeat is recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionKey {
     pub id: u64,
     pub digest: [u8; 16],
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
     Attack { target: EntityId },
     PickUp { action: ActionKey, entity: EntityId },
@@ -68,7 +69,7 @@ pub enum Act {
 }
 
 /// The outcome of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     Done {
         /// False for a repeat, which got the stored result.
@@ -85,7 +86,7 @@ pub enum Outcome {
 }
 
 /// An entity of a neighbour near the border. Avatars can also pick up a neighbour's items.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GhostState {
     pub entity: EntityId,
     pub template: u16,
@@ -97,7 +98,7 @@ pub struct GhostState {
 }
 
 /// An attack of an actor on a target in another zone. Idempotent by (actor, number).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effect {
     pub actor: EntityId,
     /// Ownership epoch of an avatar, so that it can be rewarded.
@@ -107,7 +108,7 @@ pub struct Effect {
     pub damage: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EffectResult {
     pub actor: EntityId,
     pub number: u64,
@@ -117,7 +118,7 @@ pub struct EffectResult {
 }
 
 /// A spawn and its creature, as one zone hands them over to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpawnState {
     /// The number of the spawn on its map.
     pub number: u32,
@@ -129,7 +130,7 @@ pub struct SpawnState {
     pub creature: Option<CreatureState>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatureState {
     pub position: Point,
     pub velocity: (i32, i32),
@@ -143,20 +144,20 @@ pub struct CreatureState {
 }
 
 /// The goal of the AI for a creature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     pub creature: EntityId,
     pub goal: Goal,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Goal {
     Idle,
     Move { x_mm: i32, y_mm: i32, speed: i32 },
     Attack { target: EntityId },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// All cells that this zone owns from now on. A creature belongs to the zone that owns its home, wherever it walks.
     Sectors(Vec<CellRect>),
@@ -236,7 +237,7 @@ pub enum Input {
 }
 
 /// A change for the database to commit; see [`crate::Event::Commit`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HardChange {
     PickUp {
         player: CharacterId,
@@ -315,7 +316,7 @@ impl HardChange {
 }
 
 /// The offer of one side of a trade.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TradeContribution {
     pub player: CharacterId,
     pub action: ActionKey,
@@ -324,7 +325,7 @@ pub struct TradeContribution {
 }
 
 /// The reward of the player that killed a creature, besides the loot on the ground.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reward {
     pub player: CharacterId,
     /// The player's ownership epoch at the attack. A player with another epoch gets no reward.

@@ -5,6 +5,8 @@
 //! The simulation never changes hard state (items, coins, experience). It asks for a commit ([`Event::Commit`]), and
 //! [`Input::Committed`] brings the outcome from the database.
 
+#![warn(clippy::float_arithmetic, clippy::iter_over_hash_type)]
+
 mod actions;
 mod apply;
 mod body;
@@ -14,6 +16,7 @@ mod creatures;
 mod event;
 mod input;
 pub mod load;
+mod lookup;
 mod map;
 mod maps;
 mod pending_commits;
@@ -21,6 +24,7 @@ mod perceive;
 mod ring;
 pub mod rules;
 mod sim;
+mod snapshot;
 mod stage;
 pub mod template;
 mod tick;
@@ -40,5 +44,6 @@ pub use perceive::{Neighbour, Perception};
 pub use ring::Ring;
 pub use shardkeep_types::Random;
 pub use sim::{AvatarView, Counts, EntityView, Sim};
+pub use snapshot::{SCHEMA, SnapshotError};
 pub use template::Stack;
 pub use tick::Stage;

@@ -53,6 +53,10 @@ impl Load {
         Self { sim, now, avatars, random, shape, sequence: 0 }
     }
 
+    pub fn sim(&self) -> &Sim {
+        &self.sim
+    }
+
     /// Runs one tick with its share of turns.
     pub fn tick(&mut self) -> Vec<Event> {
         self.now += TICK_MS;

@@ -1,5 +1,6 @@
 //! Maps: size, obstacles and spawn points. A seed generates a map, so that it is the same on every zone.
 
+use serde::Serialize;
 use shardkeep_types::{CELL_MM, CellId, Point};
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
 pub const SQUARE_MM: i32 = 2_000;
 
 /// The squares of a map, each open or blocked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct WalkGrid {
     width: u32,
     height: u32,
@@ -54,7 +55,7 @@ impl WalkGrid {
 }
 
 /// The home of a creature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct SpawnPoint {
     /// Unique on the map, below 2^28.
     pub number: u32,
@@ -63,7 +64,7 @@ pub struct SpawnPoint {
 }
 
 /// A map.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Map {
     pub name: &'static str,
     /// Width in cells.

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use shardkeep_types::{CharacterId, ItemId};
 
 use crate::input::{ActionKey, HardChange, Requester};
 
 /// A commit without an outcome yet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PendingCommit {
     pub(crate) change: HardChange,
     pub(crate) requesters: Vec<Requester>,
@@ -23,6 +24,11 @@ pub(crate) struct PendingCommits {
 }
 
 impl PendingCommits {
+    /// By number.
+    pub(crate) fn all(&self) -> &BTreeMap<u64, PendingCommit> {
+        &self.all
+    }
+
     pub(crate) fn insert(&mut self, number: u64, commit: PendingCommit) {
         for character in commit.change.characters() {
             self.by_character.entry(character).or_default().insert(number);

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
 use shardkeep_types::{CellId, CharacterId, EntityId, Epoch, Layer, Point, Position, Random, SpaceId};
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// The state of a spawn point. It outlives the creatures that appear there one after another.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Spawn {
     /// The generation that lives or will live next; 0 while this zone does not own the cell.
     pub(crate) generation: u64,
@@ -30,7 +31,7 @@ pub(crate) struct Spawn {
 }
 
 /// A pick-up near a border of an item that this zone does not know yet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PendingPickup {
     pub(crate) requester: Requester,
     pub(crate) action: ActionKey,
@@ -39,7 +40,7 @@ pub(crate) struct PendingPickup {
 }
 
 /// An effect that a neighbour has not answered yet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SentEffect {
     pub(crate) effect: Effect,
     /// The player's request behind it. Creatures have none.
@@ -71,6 +72,7 @@ pub struct EntityView {
 pub struct Sim {
     pub(crate) space: SpaceId,
     pub(crate) map: Arc<Map>,
+    pub(crate) map_hash: u64,
     pub(crate) now: u64,
     /// Number of the tick, `now / TICK_MS`.
     pub(crate) tick: u64,
@@ -99,6 +101,7 @@ impl Sim {
             space,
             cells: Cells::new(space, &map),
             spawns: vec![Spawn::default(); map.spawns.len()],
+            map_hash: map.hash(),
             map,
             now,
             tick: now / TICK_MS,
@@ -119,6 +122,11 @@ impl Sim {
 
     pub fn space(&self) -> SpaceId {
         self.space
+    }
+
+    /// The time of the last tick, in milliseconds.
+    pub fn now(&self) -> u64 {
+        self.now
     }
 
     pub fn map(&self) -> &Map {

@@ -1,5 +1,7 @@
 //! Kinds of creatures and items. The numbers are part of the client protocol.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Random;
 
 /// Kinds of items.
@@ -26,7 +28,7 @@ pub mod item {
 }
 
 /// Some items of one kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stack {
     pub template: u32,
     pub count: u32,

@@ -50,7 +50,7 @@ number_id! {
 }
 
 /// A spawn point: its space, and its number on the map of that space, below 2^28.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SpawnId {
     pub space: SpaceId,
     pub number: u32,

@@ -27,5 +27,5 @@ pub use random::Random;
 pub use rate_limit::{KeyedLimiter, TokenBucket, evict_expired};
 pub use secret::Secret;
 pub use store::{InvalidStoreIdentity, StoreIdentity};
-pub use utc::{utc_minute, utc_second};
+pub use utc::{parse_utc, utc_millisecond, utc_minute, utc_second};
 pub use version::{Epoch, Generation, Term};

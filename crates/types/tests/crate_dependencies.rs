@@ -27,6 +27,7 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
         "auth",
         "sim",
         "behavior",
+        "journal",
         "patch",
         "connection",
         "names",
@@ -35,6 +36,7 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
     let allowed: Vec<&str> = match name {
         "types" | "names" | "bus" | "sim" | "behavior" => vec![],
         "store" => vec!["names"],
+        "journal" => vec!["sim"],
         "wire" => vec![],
         "auth" => vec!["names", "wire"],
         "lanes" | "patch" => vec!["wire"],
@@ -49,7 +51,7 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
         "cli" => {
             let more = [
                 "client", "auth", "patch", "wire", "daemon", "cluster", "rpc", "store", "bus", "update",
-                "sim",
+                "sim", "journal",
             ];
             SERVICES.into_iter().chain(more).collect()
         }

@@ -129,6 +129,8 @@ impl App {
             // Also after a tick, so that requests are handled when ticks take all the time.
             self.handle_waiting(&mut links, &mut messages);
         }
+        self.space.end_recording();
+        self.execute();
     }
 
     fn tick(&mut self, draining: bool) {

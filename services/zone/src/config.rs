@@ -4,6 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Validate, duration};
+use shardkeep_journal::Policy;
+
+/// The smallest limit of the journal: a few chunks.
+const MIN_JOURNAL_BYTES: u64 = 16 << 20;
+/// The longest time that one chunk of the journal covers.
+const CHUNK_MS: u64 = 300_000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +33,30 @@ pub struct Config {
     pub threads: usize,
     /// Seed of the simulation's random numbers. 0 uses the start time.
     pub seed: u64,
+    pub journal: JournalConfig,
+}
+
+/// The section `[zone.journal]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// Whether the inputs of all simulations are recorded, for `shardkeep replay`.
+    pub enabled: bool,
+    /// The most bytes of all chunk files. The oldest chunks are removed.
+    pub max_bytes: u64,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self { enabled: true, max_bytes: 256 << 20 }
+    }
+}
+
+impl JournalConfig {
+    /// Chunks are small beside the limit, so that removing one loses little.
+    pub(crate) fn policy(&self) -> Policy {
+        Policy { chunk_bytes: (self.max_bytes / 64).clamp(256 << 10, 8 << 20), chunk_ms: CHUNK_MS }
+    }
 }
 
 impl Default for Config {
@@ -39,6 +69,7 @@ impl Default for Config {
             handover_patience: Duration::from_secs(4),
             threads: 0,
             seed: 0,
+            journal: JournalConfig::default(),
         }
     }
 }
@@ -62,6 +93,9 @@ impl Validate for Config {
         if self.threads > 1_024 {
             return Err("threads: must be at most 1024".into());
         }
+        if self.journal.max_bytes < MIN_JOURNAL_BYTES {
+            return Err(format!("journal.max_bytes: must be at least {MIN_JOURNAL_BYTES} (16 MiB)"));
+        }
         Ok(())
     }
 }
@@ -75,5 +109,8 @@ mod tests {
         assert_eq!(Config::default().validate(), Ok(()));
         let slow = Config { save_interval: Duration::from_secs(60), ..Config::default() };
         assert!(slow.validate().unwrap_err().starts_with("save_interval"));
+        let small = JournalConfig { max_bytes: 1, ..JournalConfig::default() };
+        let small = Config { journal: small, ..Config::default() };
+        assert!(small.validate().unwrap_err().starts_with("journal.max_bytes"));
     }
 }

@@ -41,8 +41,11 @@ impl Service for Zone {
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
         shardkeep_link::describe();
+        shardkeep_journal::describe();
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let config = settings.service;
+        let folder = settings.daemon.data_dir.join("journal").join(&node.id().name);
+        let journal = spaces::start_journal(&config.journal, &folder);
         let (messages, message_receiver) = mpsc::channel(message::MESSAGE_QUEUE);
         let spec = BackendSpec {
             kind: BackendKind::ZONE,
@@ -54,7 +57,7 @@ impl Service for Zone {
         let switchboard = Switchboard::new(node.world(), hub.clone());
         let service =
             ZoneService::new(&node.id().name, switchboard.clone(), messages.clone(), daemon.draining());
-        let spaces = Spaces::new(node.clone(), daemon.clone(), config, hub.clone(), switchboard)?;
+        let spaces = Spaces::new(node.clone(), daemon.clone(), config, hub.clone(), switchboard, journal)?;
         node.serve(Routes::new(service.into_server()).add_service(hub.service()));
         streams::to_the_world(&node, &daemon, &messages);
         spaces.run(links, message_receiver).await;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,6 +13,7 @@ use std::{
 
 use shardkeep_cluster::Node;
 use shardkeep_daemon::Daemon;
+use shardkeep_journal::{Journal, Origin};
 use shardkeep_link::{LinkEvent, LinkHub};
 use shardkeep_rpc::world;
 use shardkeep_sim::{Map, Sim};
@@ -25,7 +27,7 @@ use tokio::{
 
 use crate::{
     app::{App, Clock},
-    config::Config,
+    config::{Config, JournalConfig},
     domain::{mirror::Mirror, partition::Table, space::Space},
     edge::{
         calls::SharedCalls,
@@ -90,6 +92,19 @@ pub(crate) struct Spaces {
     ticks: TickThreads,
     running: JoinSet<SpaceId>,
     started: BTreeSet<SpaceId>,
+    journal: Option<Journal>,
+}
+
+/// The journal of this zone. A zone without a usable folder plays without one.
+pub(crate) fn start_journal(config: &JournalConfig, folder: &Path) -> Option<Journal> {
+    if !config.enabled {
+        return None;
+    }
+    let started = Journal::start(folder, config.max_bytes);
+    if let Err(error) = &started {
+        tracing::error!(folder = %folder.display(), %error, "this zone keeps no journal until it restarts");
+    }
+    started.ok()
 }
 
 impl Spaces {
@@ -99,6 +114,7 @@ impl Spaces {
         config: Config,
         hub: LinkHub,
         switchboard: Switchboard,
+        journal: Option<Journal>,
     ) -> std::io::Result<Self> {
         Ok(Self {
             seed: if config.seed == 0 { node.id().incarnation } else { config.seed },
@@ -116,6 +132,7 @@ impl Spaces {
             zone_avatars: Arc::default(),
             running: JoinSet::new(),
             started: BTreeSet::new(),
+            journal,
         })
     }
 
@@ -137,6 +154,10 @@ impl Spaces {
                 Some(event) = links.recv() => self.switchboard.link_event(event),
                 _ = loads.tick() => self.report_load(),
             }
+        }
+        if let Some(journal) = self.journal.take() {
+            // It waits for the disk.
+            let _ = tokio::task::spawn_blocking(move || journal.close()).await;
         }
     }
 
@@ -188,9 +209,20 @@ impl Spaces {
         let me = self.node.id();
         let links = self.switchboard.connect(id, messages.clone());
         let calls = self.calls.of_space(messages.clone());
+        let sink = self.journal.as_ref().map(Journal::sink);
+        let mut space = Space::new(me.clone(), self.node.world(), self.config.clone(), sim, now);
+        if sink.is_some() {
+            space.record(Origin {
+                release: env!("CARGO_PKG_VERSION").to_owned(),
+                zone: me.name.clone(),
+                incarnation: me.incarnation,
+                seed,
+            });
+        }
+        let (hub, switchboard) = (self.hub.clone(), self.switchboard.clone());
         let app = App {
-            space: Space::new(me.clone(), self.node.world(), self.config.clone(), sim, now),
-            executor: Executor::new(me.clone(), id, map, self.hub.clone(), self.switchboard.clone(), calls),
+            space,
+            executor: Executor::new(me.clone(), id, map, hub, switchboard, calls, sink),
             node: self.node.clone(),
             zones: self.node.directory(DaemonKind::Zone),
             clock: self.clock,

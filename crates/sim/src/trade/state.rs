@@ -1,6 +1,7 @@
 //! One trade between two avatars: invite → open → offers (each a new revision) → both confirm one revision → one
 //! hard action → done. The trade itself moves nothing; the database moves everything or nothing.
 
+use serde::{Deserialize, Serialize};
 use shardkeep_types::{CharacterId, ItemId};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// The consent to one revision, and the requests that wait for its outcome.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Confirmation {
     pub(crate) action: ActionKey,
     pub(crate) requesters: Vec<Requester>,
@@ -26,7 +27,7 @@ impl Confirmation {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Side {
     pub(crate) player: CharacterId,
     pub(crate) items: Vec<ItemId>,
@@ -40,7 +41,7 @@ impl Side {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Trade {
     pub(crate) id: u64,
     /// The side that invited comes first.

@@ -95,7 +95,7 @@ fn crowded_cell_spreads_entries_over_ticks() {
     );
     assert_eq!(shown.iter().map(|update| update.entries.len() as u64).sum::<u64>(), crowd);
 
-    let mut updated = std::collections::HashSet::new();
+    let mut updated = std::collections::BTreeSet::new();
     let moves = (1..=crowd).map(|id| Input::Move {
         character: CharacterId(id),
         sequence: 1,

@@ -8,6 +8,7 @@ mod creatures;
 mod items;
 mod movement;
 mod replay;
+mod snapshot;
 mod trades;
 
 use std::{

@@ -69,6 +69,10 @@ pub(crate) enum Command {
         numbers: Vec<u32>,
         answer: SpawnsAnswer,
     },
+    /// A batch with this many records is not in the journal.
+    JournalLost {
+        records: u64,
+    },
     Partition(Arc<Table>),
     /// A stream to the world is open, or a report was lost. The next report must be complete.
     PresenceLost,

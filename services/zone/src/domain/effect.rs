@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use shardkeep_journal::Batch;
 use shardkeep_link::{GatewayId, PublishKind, ServerMessage};
 use shardkeep_sim::{EntityView, Perception, SpawnState};
 use shardkeep_types::{CellRect, CharacterId, Epoch, GroupKey, Position, SessionId};
@@ -108,6 +109,8 @@ pub(crate) enum Effect {
         frame: Frame,
     },
     Presence(PresenceReport),
+    /// Records of the simulation, for its journal.
+    Journal(Batch),
     Perceptions {
         tick: u64,
         elapsed_ms: u32,

@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shardkeep_journal::{Origin, Recorder};
 use shardkeep_link::{GatewayId, LinkEvent};
 use shardkeep_sim::{CellForm, CellUpdate, Input, Kind, Ring, Sim};
 use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, Position, SessionId, SpaceId, Term, WorldId};
@@ -68,6 +69,8 @@ pub(crate) struct Space {
     now: Instant,
     tick: u64,
     sim: Sim,
+    /// `None`: no journal is kept.
+    recorder: Option<Recorder>,
     /// Inputs that the handling of other inputs caused. It is empty between events.
     caused_inputs: VecDeque<Input>,
     applying: bool,
@@ -112,6 +115,7 @@ impl Space {
             now,
             tick: 0,
             sim,
+            recorder: None,
             caused_inputs: VecDeque::new(),
             applying: false,
             effects: Vec::new(),
@@ -146,6 +150,17 @@ impl Space {
             next_population_report: now,
             reported: metrics::Reported::default(),
         }
+    }
+
+    /// Records everything from now on. The simulation has had no input yet.
+    pub(crate) fn record(&mut self, origin: Origin) {
+        self.recorder = Some(Recorder::new(origin, self.config.journal.policy(), &self.sim));
+    }
+
+    /// Passes the last records on. The space ends.
+    pub(crate) fn end_recording(&mut self) {
+        let batch = self.recorder.take().and_then(|mut recorder| recorder.finish(&self.sim));
+        self.effects.extend(batch.map(Effect::Journal));
     }
 
     pub(crate) fn id(&self) -> SpaceId {
@@ -229,6 +244,11 @@ impl Space {
             }
             Command::Peer { from, frame } => self.peer_frame(&from, frame),
             Command::FramesLost { zone, frame } => self.border.frames_lost(&zone, *frame),
+            Command::JournalLost { records } => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.lost(records, self.sim.now());
+                }
+            }
             Command::Partition(table) => self.partition(&table),
             Command::PresenceLost => self.presence.report_all(),
             Command::AiConnected(connected) => self.perceived_at = connected.then_some(now),
@@ -265,6 +285,9 @@ impl Space {
     pub(crate) fn step(&mut self, now: Instant, wall_ms: u64, ended: &mut dyn FnMut(Stage)) {
         self.now = now;
         self.tick += 1;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.tick(wall_ms);
+        }
         for event in self.sim.tick_observed(wall_ms, &mut |stage| ended(Stage::Sim(stage))) {
             self.sim_event(event);
         }
@@ -280,6 +303,8 @@ impl Space {
         self.effects.extend(self.presence.report(self.tick, &self.players, &self.sim));
         self.send_perceptions();
         self.report_population();
+        let batch = self.recorder.as_mut().and_then(|recorder| recorder.end_tick(&self.sim));
+        self.effects.extend(batch.map(Effect::Journal));
         ended(Stage::News);
     }
 
@@ -292,6 +317,9 @@ impl Space {
         }
         self.applying = true;
         while let Some(input) = self.caused_inputs.pop_front() {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.input(&input);
+            }
             for event in self.sim.apply(input) {
                 self.sim_event(event);
             }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use shardkeep_journal::Sink;
 use shardkeep_link::LinkHub;
 use shardkeep_rpc::{presence_parts, world};
 use shardkeep_sim::Map;
@@ -38,6 +39,7 @@ pub(crate) struct Executor {
     neighbours: Neighbours,
     presence: Option<mpsc::Sender<world::PresenceReport>>,
     ai: Option<AiFeed>,
+    journal: Option<Sink>,
     callers: HashMap<ReplyTo, oneshot::Sender<Answer>>,
     last_caller: u64,
 }
@@ -50,6 +52,7 @@ impl Executor {
         hub: LinkHub,
         switchboard: Switchboard,
         calls: Calls,
+        journal: Option<Sink>,
     ) -> Self {
         Self {
             me,
@@ -61,6 +64,7 @@ impl Executor {
             neighbours: Neighbours::default(),
             presence: None,
             ai: None,
+            journal,
             callers: HashMap::new(),
             last_caller: 0,
         }
@@ -133,6 +137,11 @@ impl Executor {
             Effect::Frame { zone, frame } => {
                 let sent = self.neighbours.send(&zone, convert::frame(&self.me, self.space, frame.clone()));
                 return (!sent).then(|| Command::FramesLost { zone, frame: Box::new(frame) });
+            }
+            Effect::Journal(batch) => {
+                let records = batch.records;
+                let is_written = self.journal.as_ref()?.write(batch);
+                return (!is_written).then_some(Command::JournalLost { records });
             }
             Effect::Presence(report) => return self.report(report),
             Effect::Perceptions { tick, elapsed_ms, creatures } => {

@@ -213,7 +213,8 @@ impl Twin {
             | Effect::Entered { .. }
             | Effect::Left(_)
             | Effect::CloseNeighbour { .. }
-            | Effect::Perceptions { .. } => {}
+            | Effect::Perceptions { .. }
+            | Effect::Journal(_) => {}
         }
     }
 
