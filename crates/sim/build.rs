@@ -1,5 +1,7 @@
 //! Hashes the source code of the simulation, so that a snapshot or a journal of another version is recognised.
 
+#![allow(clippy::disallowed_methods, reason = "a build script is not the simulation")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

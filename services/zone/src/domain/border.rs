@@ -153,13 +153,13 @@ impl Border {
         self.neighbours.get_mut(self.effect_source.get(&actor)?)
     }
 
-    /// A neighbour did not get this frame. The next frames repeat all ghosts and what does not repeat itself.
-    pub(crate) fn frames_lost(&mut self, zone: &str, frame: Frame) {
+    /// A neighbour did not get a frame. The next frames contain all ghosts again, and the lost news.
+    pub(crate) fn frames_lost(&mut self, zone: &str, lost: Frame) {
         if let Some(neighbour) = self.neighbours.get_mut(zone) {
             neighbour.sent.clear();
-            neighbour.next.taken.extend(frame.taken);
-            neighbour.next.rewarded.extend(frame.rewarded);
-            neighbour.next.stale.extend(frame.stale);
+            neighbour.next.taken.extend(lost.taken);
+            neighbour.next.rewarded.extend(lost.rewarded);
+            neighbour.next.stale.extend(lost.stale);
         }
     }
 

@@ -54,10 +54,10 @@ pub(crate) enum Command {
         from: String,
         frame: Frame,
     },
-    /// The neighbour's queue was full, so this frame was not sent.
+    /// The neighbour's queue was full, so a frame was not sent. `lost` is the part that does not repeat itself.
     FramesLost {
         zone: String,
-        frame: Box<Frame>,
+        lost: Box<Frame>,
     },
     /// Another zone gives spawns away, or what a dead zone had.
     TakeSnapshot {

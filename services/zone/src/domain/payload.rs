@@ -128,6 +128,14 @@ pub(crate) struct Frame {
     pub(crate) stale: Vec<CellId>,
 }
 
+impl Frame {
+    /// The news that later frames do not contain. Ghosts, effects and interest repeat themselves.
+    pub(crate) fn unrepeated(&self) -> Self {
+        let (taken, rewarded) = (self.taken.clone(), self.rewarded.clone());
+        Self { taken, rewarded, stale: self.stale.clone(), ..Self::default() }
+    }
+}
+
 /// A report to the world: all avatars of a space in this zone, or the changes since the last report.
 #[derive(Debug)]
 pub(crate) struct PresenceReport {

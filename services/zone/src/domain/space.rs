@@ -243,7 +243,7 @@ impl Space {
                 self.reply_to(reply, Answer::Observed(Box::new(self.observe())));
             }
             Command::Peer { from, frame } => self.peer_frame(&from, frame),
-            Command::FramesLost { zone, frame } => self.border.frames_lost(&zone, *frame),
+            Command::FramesLost { zone, lost } => self.border.frames_lost(&zone, *lost),
             Command::JournalLost { records } => {
                 if let Some(recorder) = &mut self.recorder {
                     recorder.lost(records, self.sim.now());

@@ -135,8 +135,9 @@ impl Executor {
             Effect::OpenNeighbour { zone, grpc_address } => self.neighbours.open(calls, zone, &grpc_address),
             Effect::CloseNeighbour { zone } => self.neighbours.close(&zone),
             Effect::Frame { zone, frame } => {
-                let sent = self.neighbours.send(&zone, convert::frame(&self.me, self.space, frame.clone()));
-                return (!sent).then(|| Command::FramesLost { zone, frame: Box::new(frame) });
+                let unrepeated = frame.unrepeated();
+                let sent = self.neighbours.send(&zone, convert::frame(&self.me, self.space, frame));
+                return (!sent).then(|| Command::FramesLost { zone, lost: Box::new(unrepeated) });
             }
             Effect::Journal(batch) => {
                 let records = batch.records;
