@@ -129,7 +129,7 @@ pub(crate) enum Answer {
     Observed(Box<Observation>),
 }
 
-/// What an operator sees of a space.
+/// The view of a space for operators.
 #[derive(Debug)]
 pub(crate) struct Observation {
     pub(crate) sectors: Vec<CellRect>,
